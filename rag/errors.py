@@ -1,0 +1,170 @@
+"""Everything that can go wrong, by name. Each message is one line that says what is wrong and
+what to do.
+
+RagError
+├── ConfigurationError          a flag, a setting or a package is wrong or missing
+├── StorageError                the object store failed
+│   ├── ObjectNotFound
+│   └── ConditionFailed         create-only or if-unchanged write lost the race
+├── BundleError                 a bundle cannot be served
+│   ├── BundleMissing           no manifest, or a file of the manifest is not there
+│   ├── BundleCorrupt           a file is truncated or altered, or the manifest cannot be read
+│   ├── BundleMixed             files of two generations, or legs that disagree
+│   ├── BundleTooNew            written by a newer format than this program reads
+│   └── BundleMismatch          encoder or analyzer behave unlike those that built the bundle
+├── DocumentError               one document cannot be indexed (its reason goes into the report)
+│   ├── UnsupportedFormat
+│   └── UnreadableDocument
+├── BuildError                  a build as a whole cannot be finished
+└── RequestError                a request cannot be answered
+    ├── InvalidRequest
+    │   └── InvalidFilter
+    ├── Unauthorized
+    ├── Forbidden
+    ├── NotAcceptable
+    ├── PayloadTooLarge
+    ├── UnsupportedMediaType
+    ├── Overloaded
+    ├── ModelFailure            encoder, index or reranker failed on this request
+    ├── GeneratorFailure
+    │   ├── GeneratorUnavailable    refused, reset, 5xx
+    │   ├── GeneratorThrottled      429
+    │   ├── GeneratorTimeout        nothing before the deadline
+    │   └── GeneratorProtocolError  an answer that is not in the endpoint's protocol
+    ├── NotReady                loading or draining
+    └── DeadlineExceeded
+
+Which of them is which HTTP status is decided in rag/service/errors.py alone.
+"""
+
+from __future__ import annotations
+
+
+class RagError(Exception):
+    """Root of every error that this project raises on purpose."""
+
+
+class ConfigurationError(RagError):
+    pass
+
+
+class StorageError(RagError):
+    pass
+
+
+class ObjectNotFound(StorageError):
+    pass
+
+
+class ConditionFailed(StorageError):
+    pass
+
+
+class BundleError(RagError):
+    pass
+
+
+class BundleMissing(BundleError):
+    pass
+
+
+class BundleCorrupt(BundleError):
+    pass
+
+
+class BundleMixed(BundleError):
+    pass
+
+
+class BundleTooNew(BundleError):
+    pass
+
+
+class BundleMismatch(BundleError):
+    pass
+
+
+class DocumentError(RagError):
+    pass
+
+
+class UnsupportedFormat(DocumentError):
+    pass
+
+
+class UnreadableDocument(DocumentError):
+    pass
+
+
+class BuildError(RagError):
+    pass
+
+
+class RequestError(RagError):
+    pass
+
+
+class InvalidRequest(RequestError):
+    pass
+
+
+class InvalidFilter(InvalidRequest):
+    pass
+
+
+class Unauthorized(RequestError):
+    pass
+
+
+class Forbidden(RequestError):
+    pass
+
+
+class NotAcceptable(RequestError):
+    pass
+
+
+class PayloadTooLarge(RequestError):
+    pass
+
+
+class UnsupportedMediaType(RequestError):
+    pass
+
+
+class Overloaded(RequestError):
+    def __init__(self, message: str, *, retry_after_s: float = 1.0) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
+
+
+class ModelFailure(RequestError):
+    pass
+
+
+class GeneratorFailure(RequestError):
+    pass
+
+
+class GeneratorUnavailable(GeneratorFailure):
+    pass
+
+
+class GeneratorThrottled(GeneratorFailure):
+    pass
+
+
+class GeneratorTimeout(GeneratorFailure):
+    pass
+
+
+class GeneratorProtocolError(GeneratorFailure):
+    pass
+
+
+class NotReady(RequestError):
+    pass
+
+
+class DeadlineExceeded(RequestError):
+    pass
