@@ -163,12 +163,14 @@ class Query:
     """One search: its text, how many passages are wanted, and which rows may answer.
 
     `where` is a filter as the wire gives it (see rag/index/filters.py), or None for all rows.
+    `fusion` overrides the bundle's own fusion (see rag/retrieval/fusion.py), or is None.
     """
 
     text: str
     top_k: int = 5
     where: Mapping[str, Any] | None = None
     legs: Mode = Mode.HYBRID
+    fusion: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True, slots=True)
