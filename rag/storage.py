@@ -1,0 +1,260 @@
+"""Folders and object stores behind one protocol, with the conditional writes that publishing needs.
+
+`s3://`, `gs://` and `az://` go through obstore, which reads credentials and endpoints from the
+usual environment variables and instance roles. Folders are served by the file system itself,
+because file names may hold what object keys may not, and because replacing a pointer only when it
+is unchanged needs a lock there.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
+from typing import Any, NamedTuple, Protocol
+from urllib.parse import unquote, urlsplit
+
+from rag.errors import ConditionFailed, ConfigurationError, ObjectNotFound, StorageError
+
+_REMOTE = ("s3", "s3a", "gs", "az", "abfs", "abfss")
+_PART_BYTES = 8 * 1024 * 1024
+
+
+class ObjectInfo(NamedTuple):
+    """One object: its key below the store's root, size in bytes, and a mark that changes whenever
+    the content may have changed (on an object store the ETag that `write` expects; in a folder
+    made from time and size, cheaper than reading, and not what `write` expects)."""
+
+    key: str
+    size: int
+    etag: str
+
+
+class Store(Protocol):
+    """A tree of objects under one URI. Keys are '/' separated, relative, and never contain '..'.
+
+    Raises ObjectNotFound for a key that is not there, ConditionFailed for a conditional write
+    that lost, StorageError for everything else that the store reports.
+    """
+
+    @property
+    def uri(self) -> str: ...
+
+    def list(self, prefix: str = "") -> Iterator[ObjectInfo]:
+        """Every object whose key begins with the folder `prefix`, ascending by key."""
+        ...
+
+    def read(self, key: str) -> tuple[bytes, str]:
+        """The object's bytes and ETag."""
+        ...
+
+    def download(self, key: str, target: Path) -> None:
+        """Copies an object into a new file, in parts; memory stays bounded."""
+        ...
+
+    def write(self, key: str, data: bytes | Path, *, expected: str | None) -> str:
+        """Writes an object if it is still as `expected` (None: if it does not exist); returns its
+        new ETag. Readers see the old object or the new one, never a part."""
+        ...
+
+
+def open_store(uri: str) -> Store:
+    """The store for a folder's path, a `file://` URI or an object store's URI."""
+    scheme = urlsplit(uri).scheme.lower() if "://" in uri else ""
+    if scheme in _REMOTE:
+        return _ObjectStore(uri)
+    if scheme == "file":
+        return _Folder(Path(unquote(urlsplit(uri).path)))
+    if scheme:
+        raise ConfigurationError(
+            f"{uri}: scheme '{scheme}' is not known; use a folder, or one of {', '.join(_REMOTE)}"
+        )
+    return _Folder(Path(uri))
+
+
+def is_remote(uri: str) -> bool:
+    """Whether `uri` names an object store and not a folder of this machine."""
+    return "://" in uri and urlsplit(uri).scheme.lower() in _REMOTE
+
+
+def join(uri: str, *parts: str) -> str:
+    """`uri` with further path segments."""
+    return "/".join([uri.rstrip("/"), *parts])
+
+
+class _Folder:
+    def __init__(self, root: Path) -> None:
+        self._root = root.absolute()
+
+    @property
+    def uri(self) -> str:
+        return str(self._root)
+
+    def list(self, prefix: str = "") -> Iterator[ObjectInfo]:
+        base = self._path(prefix) if prefix else self._root
+        if not base.exists():
+            return
+        for key in sorted(self._keys(base)):
+            info = (self._root / key).stat()
+            yield ObjectInfo(key, info.st_size, f"{info.st_mtime_ns:x}-{info.st_size:x}")
+
+    def read(self, key: str) -> tuple[bytes, str]:
+        with self._reporting(key):
+            data = self._path(key).read_bytes()
+        return data, hashlib.sha256(data).hexdigest()
+
+    def download(self, key: str, target: Path) -> None:
+        with self._reporting(key), self._path(key).open("rb") as source, target.open("xb") as sink:
+            while part := source.read(_PART_BYTES):
+                sink.write(part)
+
+    def write(self, key: str, data: bytes | Path, *, expected: str | None) -> str:
+        path = self._path(key)
+        with self._reporting(key):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with self._lock(path):
+                self._check(path, key, expected)
+                digest = _replace(path, data)
+        return digest
+
+    def _check(self, path: Path, key: str, expected: str | None) -> None:
+        found = _digest(path) if path.exists() else None
+        if found != expected:
+            state = "exists already" if expected is None else "was changed by someone else"
+            raise ConditionFailed(f"{self.uri}/{key} {state}; nothing was written")
+
+    def _keys(self, base: Path) -> Iterator[str]:
+        for folder, names, files in os.walk(base):
+            names.sort()
+            for name in files:
+                path = Path(folder, name)
+                if not name.startswith(".lock-") and path.is_file():
+                    yield path.relative_to(self._root).as_posix()
+
+    def _path(self, key: str) -> Path:
+        parts = PurePosixPath(key).parts
+        if not parts or key.startswith("/") or ".." in parts:
+            raise StorageError(f"'{key}' is not a key below {self.uri}; keys are relative paths")
+        return self._root.joinpath(*parts)
+
+    @contextlib.contextmanager
+    def _lock(self, path: Path) -> Iterator[None]:
+        with path.with_name(f".lock-{path.name}").open("w") as handle:
+            fcntl.flock(handle, fcntl.LOCK_EX)
+            yield
+
+    @contextlib.contextmanager
+    def _reporting(self, key: str) -> Iterator[None]:
+        try:
+            yield
+        except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
+            raise ObjectNotFound(f"{self.uri}/{key} is not there") from None
+        except OSError as error:
+            raise StorageError(f"{self.uri}/{key}: {error.strerror or error}") from error
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as handle:
+        return hashlib.file_digest(handle, "sha256").hexdigest()
+
+
+def _replace(path: Path, data: bytes | Path) -> str:
+    """Writes beside `path`, syncs, and renames over it."""
+    digest = hashlib.sha256()
+    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=".lock-")
+    try:
+        with os.fdopen(descriptor, "wb") as sink:
+            for part in _parts(data):
+                digest.update(part)
+                sink.write(part)
+            sink.flush()
+            os.fsync(sink.fileno())
+        Path(temporary).chmod(0o644)
+        Path(temporary).replace(path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+    return digest.hexdigest()
+
+
+def _parts(data: bytes | Path) -> Iterator[bytes]:
+    if isinstance(data, bytes):
+        yield data
+        return
+    with data.open("rb") as source:
+        while part := source.read(_PART_BYTES):
+            yield part
+
+
+class _ObjectStore:
+    def __init__(self, uri: str) -> None:
+        from obstore.store import from_url
+
+        self._uri = uri.rstrip("/")
+        options: dict[str, Any] = {}
+        endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL") or ""
+        if endpoint.startswith("http://"):
+            options["client_options"] = {"allow_http": True}
+        with self._reporting(""):
+            self._store = from_url(self._uri, **options)
+
+    @property
+    def uri(self) -> str:
+        return self._uri
+
+    def list(self, prefix: str = "") -> Iterator[ObjectInfo]:
+        import obstore
+
+        found = []
+        with self._reporting(prefix):
+            for batch in obstore.list(self._store, prefix=prefix or None):
+                found += [ObjectInfo(m["path"], m["size"], m["e_tag"] or "") for m in batch]
+        # Stores answer in key order, but only S3 promises it.
+        found.sort()
+        yield from found
+
+    def read(self, key: str) -> tuple[bytes, str]:
+        import obstore
+
+        with self._reporting(key):
+            result = obstore.get(self._store, key)
+            return bytes(result.bytes()), result.meta["e_tag"] or ""
+
+    def download(self, key: str, target: Path) -> None:
+        import obstore
+
+        with self._reporting(key), target.open("xb") as sink:
+            for part in obstore.get(self._store, key).stream(min_chunk_size=_PART_BYTES):
+                sink.write(part)
+
+    def write(self, key: str, data: bytes | Path, *, expected: str | None) -> str:
+        import obstore
+
+        with self._reporting(key):
+            mode: Any = "create" if expected is None else {"e_tag": expected}
+            result = obstore.put(self._store, key, data, mode=mode, use_multipart=False)
+            return result["e_tag"] or ""
+
+    @contextlib.contextmanager
+    def _reporting(self, key: str) -> Iterator[None]:
+        from obstore import exceptions as remote
+
+        where = f"{self._uri}/{key}" if key else self._uri
+        try:
+            yield
+        except (remote.NotFoundError, FileNotFoundError):
+            raise ObjectNotFound(f"{where} is not there") from None
+        except (remote.AlreadyExistsError, remote.PreconditionError):
+            raise ConditionFailed(
+                f"{where} was written by someone else; nothing was written"
+            ) from None
+        except (remote.BaseError, OSError, ValueError) as error:
+            raise StorageError(f"{where}: {_one_line(error)}") from error
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())[:300]
