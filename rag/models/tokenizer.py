@@ -1,0 +1,136 @@
+"""Text into tokens, over the `tokenizers` library alone."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from tokenizers import Encoding, normalizers
+from tokenizers import Tokenizer as Backend
+
+from rag.errors import ConfigurationError
+from rag.models import layout
+from rag.types import Int64
+
+# Fewer texts than this are tokenised on the calling thread: the library's thread pool does not
+# survive a fork, and a service that never starts it has nothing to lose in one.
+_POOL_FROM = 64
+
+
+class Tokens(NamedTuple):
+    """ids, mask and type_ids: int64 (n, longest), padded on the right; mask is 1 on a token."""
+
+    ids: Int64
+    mask: Int64
+    type_ids: Int64
+
+
+class Tokenizer:
+    """An encoder's tokenizer. Holds no truncation or padding state; safe to call from threads."""
+
+    def __init__(self, backend: Backend, *, pad_id: int = 0, truncate_left: bool = False) -> None:
+        backend.no_truncation()
+        backend.no_padding()
+        self._backend = backend
+        self._pad_id = pad_id
+        self._direction = "left" if truncate_left else "right"
+        self.special: int = backend.num_special_tokens_to_add(False)
+        """How many special tokens are put around one text."""
+
+    @classmethod
+    def load(cls, folder: Path) -> Tokenizer:
+        """Reads tokenizer.json and the settings beside it; ConfigurationError if there is none."""
+        path = folder / "tokenizer.json"
+        if not path.is_file():
+            raise ConfigurationError(
+                f"{folder} has no tokenizer.json; export the encoder, which writes one"
+            )
+        try:
+            backend = Backend.from_file(str(path))
+        except Exception as error:  # noqa: BLE001 - the library raises bare Exception
+            raise ConfigurationError(f"{path} cannot be read ({error}); get it again") from None
+        if layout.transformer_config(folder).get("do_lower_case"):
+            steps = [normalizers.Lowercase()]
+            if backend.normalizer is not None:
+                steps.append(backend.normalizer)
+            backend.normalizer = normalizers.Sequence(steps)
+        settings = layout.read_json(folder / "tokenizer_config.json")
+        return cls(
+            backend,
+            pad_id=_pad_id(folder, settings, backend),
+            truncate_left=settings.get("truncation_side") == "left",
+        )
+
+    def count(self, texts: Sequence[str]) -> Int64:
+        """int64 (n,): tokens of each text, special ones included, nothing cut."""
+        return np.array([len(encoding) for encoding in self._encode(texts)], dtype=np.int64)
+
+    def offsets(self, text: str) -> Int64:
+        """int64 (m, 2): [start, end) in characters of each token of `text`, in order.
+
+        Without special tokens, nothing cut. Tokens may share characters (a byte-level token is a
+        part of one), and characters that the tokenizer drops are in none.
+        """
+        encoding = self._backend.encode(text, add_special_tokens=False)
+        return np.array(encoding.offsets, dtype=np.int64).reshape(-1, 2)
+
+    def encode(self, texts: Sequence[str], max_tokens: int) -> Tokens:
+        """The model's inputs, in the order of `texts`, each cut at `max_tokens`.
+
+        Special tokens count, and are kept. An empty sequence gives arrays of shape (0, 0).
+        Raises ConfigurationError where max_tokens leaves no room beside the special tokens.
+        """
+        if max_tokens <= self.special:
+            raise ConfigurationError(
+                f"max_tokens is {max_tokens}, special tokens alone take {self.special}"
+            )
+        encodings = [
+            encoding if len(encoding) <= max_tokens else self._cut(text, max_tokens)
+            for text, encoding in zip(texts, self._encode(texts), strict=True)
+        ]
+        shape = (len(encodings), max((len(encoding) for encoding in encodings), default=0))
+        ids = np.full(shape, self._pad_id, dtype=np.int64)
+        mask = np.zeros(shape, dtype=np.int64)
+        type_ids = np.zeros(shape, dtype=np.int64)
+        for row, encoding in enumerate(encodings):
+            ids[row, : len(encoding)] = encoding.ids
+            mask[row, : len(encoding)] = 1
+            type_ids[row, : len(encoding)] = encoding.type_ids
+        return Tokens(ids, mask, type_ids)
+
+    def prompt_tokens(self, prompt: str) -> int:
+        """How many tokens at the head of a text belong to `prompt`, leading special ones included.
+
+        A special token that ends the prompt when it stands alone does not count.
+        """
+        if not prompt:
+            return 0
+        encoding = self._backend.encode(prompt)
+        last_is_special = bool(len(encoding)) and encoding.special_tokens_mask[-1] == 1
+        return len(encoding) - int(last_is_special)
+
+    def to_json(self) -> str:
+        """tokenizer.json, without truncation or padding."""
+        return json.dumps(json.loads(self._backend.to_str()), ensure_ascii=False, indent=1) + "\n"
+
+    def _encode(self, texts: Sequence[str]) -> list[Encoding]:
+        if len(texts) < _POOL_FROM:
+            return [self._backend.encode(text) for text in texts]
+        return list(self._backend.encode_batch_fast(list(texts)))
+
+    def _cut(self, text: str, max_tokens: int) -> Encoding:
+        encoding = self._backend.encode(text, add_special_tokens=False)
+        encoding.truncate(max_tokens - self.special, direction=self._direction)
+        return self._backend.post_process(encoding)
+
+
+def _pad_id(folder: Path, settings: dict[str, Any], backend: Backend) -> int:
+    token = settings.get("pad_token")
+    found = backend.token_to_id(token["content"] if isinstance(token, dict) else token or "")
+    if found is not None:
+        return found
+    # Masked positions have no influence, so any id in the vocabulary will do.
+    return int(layout.read_json(folder / "config.json").get("pad_token_id") or 0)
