@@ -1,0 +1,288 @@
+"""One build: documents in, one sealed bundle out.
+
+Stages: read, parse and chunk each document into a spool on disk; embed the chunks in order of
+length; write chunks, both legs and the encoder in row order; seal. Only ids, lengths and vectors
+are ever held for the whole corpus, and the vectors are memory-mapped.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import orjson
+from rag.index.analyzer import Analyzer, make_analyzer
+from rag.index.chunks import DocumentRecord, write_chunks
+from rag.index.dense import build_dense
+from rag.index.sparse import build_sparse
+from rag.models.export import export_encoder
+from rag.models.load import load_embedder
+
+from indexer.chunking import Chunker, ChunkerOptions
+from indexer.embedding import embed_spool
+from indexer.parsing import parse
+from indexer.progress import Progress, Silent
+from indexer.source import Item, Source
+from indexer.spool import Spool
+from rag import __version__
+from rag.errors import BuildError, DocumentError
+from rag.index.bundle import ENCODER
+from rag.index.manifest import Manifest, canonical, chunks_digest, version_id
+from rag.index.seal import inventory, write_manifest
+from rag.models.encoder import EncoderConfig, reference, resolve
+from rag.models.tokenizer import Tokenizer
+from rag.retrieval.fusion import DEFAULT as DEFAULT_FUSION
+from rag.storage import is_remote
+from rag.types import Document
+
+REPORT = "report.json"
+
+
+@dataclass(frozen=True, slots=True)
+class BuildOptions:
+    """What decides a bundle beside its documents, and how the work is done.
+
+    `sparse` and `dense` are passed to `build_sparse` and `build_dense`. `backend`, `device` and
+    `precision` say what embeds the passages; they do not enter the version id.
+    """
+
+    encoder: str = "default"
+    max_tokens: int | None = None
+    truncate_dim: int | None = None
+    prompts: dict[str, str] | None = None
+    analyzer: str = "auto"
+    chunker: ChunkerOptions = field(default_factory=ChunkerOptions)
+    dense: dict[str, Any] = field(default_factory=dict)
+    sparse: dict[str, Any] = field(default_factory=dict)
+    fusion: dict[str, Any] = field(default_factory=lambda: dict(DEFAULT_FUSION))
+    safetensors: bool = True
+    strict: bool = False
+    backend: str = "torch"
+    device: str = "cpu"
+    precision: str = "float32"
+    threads: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Skipped:
+    """A document that is not in the bundle, and why."""
+
+    doc_id: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class BuildReport:
+    """What a build did. `seconds` is the time of each stage."""
+
+    version: str
+    folder: Path
+    documents: int
+    chunks: int
+    skipped: tuple[Skipped, ...]
+    seconds: dict[str, float]
+
+
+class _Clock:
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+        self._last = time.monotonic()
+
+    def lap(self, stage: str) -> None:
+        now = time.monotonic()
+        self.seconds[stage] = round(now - self._last, 3)
+        self._last = now
+
+
+def build(
+    source: Source, folder: Path, options: BuildOptions, progress: Progress | None = None
+) -> BuildReport:
+    """Builds and seals the bundle of `source` in the new or empty folder `folder`.
+
+    A document that cannot be indexed is skipped and reported; with `options.strict` it raises
+    BuildError after all documents were tried. Raises BuildError if nothing at all can be indexed,
+    ConfigurationError for options that make no sense.
+    """
+    progress = progress or Silent()
+    folder.mkdir(parents=True, exist_ok=True)
+    if any(folder.iterdir()):
+        raise BuildError(f"{folder} is not empty; name a new folder")
+    clock = _Clock()
+    encoder_source = resolve(options.encoder)
+    config = EncoderConfig.read(
+        encoder_source,
+        truncate_dim=options.truncate_dim,
+        max_tokens=options.max_tokens,
+        prompts=options.prompts,
+    )
+    chunker = Chunker(Tokenizer.load(encoder_source), config, options.chunker)
+    items = source.items()
+    clock.lap("list")
+    work = folder / ".work"
+    work.mkdir()
+    with Spool(work / "chunks.jsonl") as spool:
+        records, skipped = _read_all(source, items, chunker, spool, progress)
+        spool.finish()
+        _check(options, spool, skipped, len(items))
+        clock.lap("parse")
+        with progress.stage("export encoder", 1) as step:
+            measured = export_encoder(
+                encoder_source, folder / ENCODER, config=config, safetensors=options.safetensors
+            )
+            step.advance()
+        clock.lap("export")
+        vectors = _vectors(spool, work, folder / ENCODER, options, progress)
+        clock.lap("embed")
+        write_chunks(folder, sorted(records, key=lambda r: r.doc_id), spool.in_row_order())
+        digest = chunks_digest(spool.chunk_id(p) for p in spool.row_order().tolist())
+        clock.lap("chunks")
+        dense = build_dense(folder, vectors, **options.dense)
+        clock.lap("dense")
+        analyzer = make_analyzer(options.analyzer)
+        with progress.stage("analyse", len(spool)) as step:
+            sparse = build_sparse(folder, _terms(analyzer, spool, step), **options.sparse)
+        clock.lap("sparse")
+        chunks = len(spool)
+    del vectors
+    _clear(work)
+    (folder / REPORT).write_bytes(canonical({"skipped": [_line(s) for s in skipped]}))
+    references = {
+        "encoder": reference(config),
+        "analyzer": analyzer.reference(),
+        "chunker": chunker.reference(),
+        "dense": dense,
+        "sparse": sparse,
+        "fusion": options.fusion,
+    }
+    counts = {
+        "documents": len(records),
+        "chunks": chunks,
+        "skipped": len(skipped),
+        "terms": int(sparse["counts"]["terms"]),
+    }
+    manifest = _seal(folder, references, digest, counts, measured, source.uri)
+    clock.lap("seal")
+    return BuildReport(
+        version=manifest.version,
+        folder=folder,
+        documents=len(records),
+        chunks=chunks,
+        skipped=tuple(skipped),
+        seconds=clock.seconds,
+    )
+
+
+def _read_all(
+    source: Source, items: Sequence[Item], chunker: Chunker, spool: Spool, progress: Progress
+) -> tuple[list[DocumentRecord], list[Skipped]]:
+    """Reads, parses and chunks every item into the spool."""
+    records: list[DocumentRecord] = []
+    skipped: list[Skipped] = []
+    seen: set[str] = set()
+    with progress.stage("read and chunk", len(items)) as step:
+        for item in items:
+            try:
+                if item.doc_id in seen:
+                    raise DocumentError("another document has the same name in Unicode's NFC")
+                record, document = _read(source, item)
+                chunks = chunker.chunks(document)
+                if not chunks:
+                    raise DocumentError("it holds no text")
+            except DocumentError as error:
+                skipped.append(Skipped(item.doc_id, str(error)))
+            else:
+                seen.add(item.doc_id)
+                records.append(record)
+                spool.add(chunks, chunker.tokens(chunks))
+            step.advance()
+    return records, skipped
+
+
+def _read(source: Source, item: Item) -> tuple[DocumentRecord, Document]:
+    data, extra = source.read(item)
+    document = parse(data, doc_id=item.doc_id, uri=item.uri, extra=extra)
+    record = DocumentRecord(
+        doc_id=document.doc_id,
+        uri=document.uri,
+        title=document.title,
+        lang=document.lang,
+        format=document.format,
+        metadata=document.metadata,
+        sha256=hashlib.sha256(data).hexdigest(),
+        size=len(data),
+    )
+    return record, document
+
+
+def _check(options: BuildOptions, spool: Spool, skipped: list[Skipped], total: int) -> None:
+    if options.strict and skipped:
+        first = skipped[0]
+        raise BuildError(
+            f"{len(skipped)} of {total} documents cannot be indexed and --strict was given;"
+            f" the first: {first.doc_id}: {first.reason}"
+        )
+    if not len(spool):
+        reason = f"; the first: {skipped[0].doc_id}: {skipped[0].reason}" if skipped else ""
+        raise BuildError(f"none of {total} documents could be indexed{reason}")
+
+
+def _vectors(
+    spool: Spool, work: Path, encoder: Path, options: BuildOptions, progress: Progress
+) -> np.memmap[Any, np.dtype[np.float32]]:
+    """float32 (chunks, d) in row order, memory-mapped."""
+    embedder = load_embedder(
+        encoder, backend=options.backend, device=options.device, precision=options.precision,
+        threads=options.threads,
+    )  # fmt: skip
+    shape = (len(spool), embedder.config.dimension)
+    vectors = np.memmap(work / "vectors.f32", dtype=np.float32, mode="w+", shape=shape)
+    with progress.stage("embed", len(spool)) as step:
+        embed_spool(spool, embedder, vectors, step.advance)
+    return vectors
+
+
+def _terms(analyzer: Analyzer, spool: Spool, step: Any) -> Iterator[Sequence[str]]:
+    """Every chunk's terms, in row order."""
+    order = spool.row_order()
+    for start in range(0, len(order), 512):
+        texts = [spool.indexed_text(p) for p in order[start : start + 512].tolist()]
+        yield from analyzer.batch(texts)
+        step.advance(len(texts))
+
+
+def _seal(
+    folder: Path,
+    references: dict[str, Any],
+    digest: str,
+    counts: dict[str, int],
+    measured: dict[str, Any],
+    source: str,
+) -> Manifest:
+    parts: dict[str, Any] = orjson.loads(orjson.dumps(references, option=orjson.OPT_NON_STR_KEYS))
+    manifest = Manifest(
+        version=version_id(digest, format=1, **parts),
+        chunks_digest=digest,
+        counts=counts,
+        files=inventory(folder),
+        measured=measured,
+        source={"uri": source} if is_remote(source) else {},
+        program=f"rag-containers {__version__}",
+        **parts,
+    )
+    write_manifest(folder, manifest)
+    return manifest
+
+
+def _clear(work: Path) -> None:
+    for path in work.iterdir():
+        path.unlink()
+    work.rmdir()
+
+
+def _line(skipped: Skipped) -> dict[str, str]:
+    return {"doc_id": skipped.doc_id, "reason": skipped.reason}

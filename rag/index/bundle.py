@@ -1,0 +1,179 @@
+"""One sealed generation: opened, verified and searched as an `Index`.
+
+A bundle is a folder with a manifest. A *root* is a folder or object-store prefix that holds
+`versions/<id>/…` and `CURRENT`, which names the version to serve; opening a root opens that one.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from rag.errors import BundleCorrupt, BundleMissing, BundleMixed, ObjectNotFound
+from rag.index.analyzer import Analyzer, analyzer_from_reference
+from rag.index.chunks import ChunkStore
+from rag.index.dense import DenseLeg
+from rag.index.manifest import NAME, Manifest, chunks_digest, parse
+from rag.index.seal import Progress, read_manifest, verify_files
+from rag.index.sparse import SparseLeg
+from rag.storage import Store, is_remote, join, open_store
+from rag.types import Chunk, Float32, Hits, Int64, RowMask
+
+CURRENT = "CURRENT"
+VERSIONS = "versions"
+ENCODER = "encoder"
+
+
+class Bundle:
+    """A bundle on this machine's disk, memory-mapped; an `Index` (see rag/index/protocol.py).
+
+    `folder` is where its files lie, `encoder_folder` the query encoder's, `analyzer` the one that
+    made its terms.
+    """
+
+    def __init__(self, folder: Path, manifest: Manifest) -> None:
+        self.folder = folder
+        self.encoder_folder = folder / ENCODER
+        self._manifest = manifest
+        self.analyzer: Analyzer = analyzer_from_reference(manifest.analyzer)
+        self._store = ChunkStore.open(folder)
+        self._dense = DenseLeg.open(folder, manifest.dense)
+        self._sparse = SparseLeg.open(folder, manifest.sparse)
+        rows = {"chunks": self._store.rows, "dense": self._dense.rows, "sparse": self._sparse.rows}
+        if len({manifest.counts["chunks"], *rows.values()}) != 1:
+            raise BundleMixed(
+                f"{folder}: the parts disagree about the number of passages (manifest"
+                f" {manifest.counts['chunks']}, {rows}); build the bundle again"
+            )
+
+    @classmethod
+    def open(cls, folder: Path, *, verify: bool = True, progress: Progress | None = None) -> Bundle:
+        """Opens the bundle in `folder`.
+
+        With `verify`, every byte is compared with the manifest's checksums, and the chunk ids
+        with its digest; without, only names and sizes. Raises BundleError subclasses, each naming
+        the file and the reason.
+        """
+        manifest = read_manifest(folder)
+        verify_files(folder, manifest, digests=verify, progress=progress)
+        bundle = cls(folder, manifest)
+        if verify and chunks_digest(bundle._store.all_chunk_ids()) != manifest.chunks_digest:
+            raise BundleMixed(
+                f"{folder / 'chunks.arrow'} holds other passages than the manifest says;"
+                " it belongs to another version"
+            )
+        return bundle
+
+    @property
+    def manifest(self) -> Manifest:
+        return self._manifest
+
+    @property
+    def store(self) -> ChunkStore:
+        """The text and metadata, for callers that walk over them."""
+        return self._store
+
+    def search_dense(self, vectors: Float32, k: int, allowed: RowMask | None) -> Hits:
+        return self._dense.search(vectors, k, allowed)
+
+    def search_sparse(self, queries: Sequence[str], k: int, allowed: RowMask | None) -> Hits:
+        return self._sparse.search(self.analyzer.batch(queries), k, allowed)
+
+    def select(self, where: Mapping[str, Any]) -> RowMask:
+        return self._store.select(where)
+
+    def chunks(self, rows: Int64) -> list[Chunk]:
+        return self._store.chunks(rows)
+
+
+def open_bundle(
+    uri: str,
+    *,
+    cache_dir: Path | None = None,
+    verify: bool = True,
+    progress: Progress | None = None,
+) -> Bundle:
+    """Opens the bundle that `uri` names: a bundle's folder, a root, or either on an object store.
+
+    Remote bundles are copied into `cache_dir` (needed for them) under their version id; a copy
+    that is already there and whole is used. Raises BundleError, StorageError.
+    """
+    if not is_remote(uri):
+        return Bundle.open(locate(uri), verify=verify, progress=progress)
+    if cache_dir is None:
+        raise BundleMissing(f"{uri} is remote; name a cache folder to copy it into")
+    folder = fetch(uri, cache_dir)
+    try:
+        return Bundle.open(folder, verify=verify, progress=progress)
+    except (BundleCorrupt, BundleMissing):
+        # The local copy may have gone bad since it was made; the store's is asked once more.
+        shutil.rmtree(folder)
+        return Bundle.open(fetch(uri, cache_dir), verify=verify, progress=progress)
+
+
+def locate(uri: str) -> Path:
+    """The bundle's folder for a local folder that is a bundle or a root."""
+    folder = Path(open_store(uri).uri)
+    if (folder / NAME).is_file() or not (folder / CURRENT).is_file():
+        if not folder.is_dir():
+            raise BundleMissing(f"{folder} is not there; build a bundle with rag-indexer build")
+        return folder
+    return folder / VERSIONS / current_version((folder / CURRENT).read_bytes(), str(folder))
+
+
+def fetch(uri: str, cache_dir: Path) -> Path:
+    """Copies the remote bundle at `uri` (a bundle or a root) below `cache_dir`; returns its folder.
+
+    The copy appears under its version id only when it is complete.
+    """
+    store = open_store(uri)
+    try:
+        version = current_version(store.read(CURRENT)[0], uri)
+        store = open_store(join(uri, VERSIONS, version))
+    except ObjectNotFound:
+        pass  # not a root: a bundle itself, or nothing, which the next line tells
+    manifest = _remote_manifest(store)
+    target = cache_dir / manifest.version
+    if (target / NAME).is_file():
+        return target
+    cache_dir.mkdir(parents=True, exist_ok=True)
+    partial = Path(tempfile.mkdtemp(prefix=f".{manifest.version}.", dir=cache_dir))
+    for name in sorted(manifest.files):
+        path = partial / name
+        if ".." in Path(name).parts or Path(name).is_absolute():
+            raise BundleCorrupt(f"{store.uri}/{NAME} names '{name}', outside the bundle")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        store.download(name, path)
+    (partial / NAME).write_bytes(manifest.to_bytes())
+    try:
+        partial.rename(target)
+    except OSError:
+        if not (target / NAME).is_file():
+            raise
+        shutil.rmtree(partial)  # another process finished the same copy first
+    return target
+
+
+def current_version(pointer: bytes, where: str) -> str:
+    """The version id that a root's `CURRENT` names; BundleCorrupt if it names none."""
+    try:
+        version = json.loads(pointer)["version"]
+    except (ValueError, KeyError, TypeError):
+        version = None
+    if not isinstance(version, str) or not version.isalnum():
+        raise BundleCorrupt(f"{where}/{CURRENT} does not name a version; publish again")
+    return version
+
+
+def _remote_manifest(store: Store) -> Manifest:
+    try:
+        data, _ = store.read(NAME)
+    except ObjectNotFound:
+        raise BundleMissing(
+            f"{store.uri} holds neither {CURRENT} nor {NAME}; build a bundle there first"
+        ) from None
+    return parse(data, f"{store.uri}/{NAME}")

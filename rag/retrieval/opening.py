@@ -1,0 +1,56 @@
+"""A bundle made ready to search: opened, its encoder loaded and proven, both legs warm."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from rag.errors import BundleMixed
+from rag.index.bundle import Bundle, open_bundle
+from rag.index.seal import Progress
+from rag.models.embedder import Embedder
+from rag.models.golden import check_golden
+from rag.models.load import load_embedder
+from rag.retrieval.retriever import Retriever
+from rag.types import Query
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """One generation that can answer: its bundle, its query encoder, and the search over both."""
+
+    bundle: Bundle
+    embedder: Embedder
+    retriever: Retriever
+
+
+def open_retriever(
+    uri: str,
+    *,
+    cache_dir: Path | None = None,
+    verify: bool = True,
+    backend: str = "onnx",
+    device: str = "cpu",
+    precision: str = "float32",
+    threads: int | None = None,
+    progress: Progress | None = None,
+) -> Opened:
+    """Opens the bundle at `uri` (see `rag.index.bundle.open_bundle`) and makes it ready.
+
+    The encoder must reproduce the bundle's golden vectors, whatever `verify` says: BundleMismatch
+    if it does not. A first search then compiles and touches what later ones need. Raises
+    BundleError, StorageError, ConfigurationError.
+    """
+    bundle = open_bundle(uri, cache_dir=cache_dir, verify=verify, progress=progress)
+    embedder = load_embedder(
+        bundle.encoder_folder, backend=backend, device=device, precision=precision, threads=threads
+    )
+    if embedder.config.digest != bundle.manifest.encoder["digest"]:
+        raise BundleMixed(
+            f"{bundle.encoder_folder} holds another encoder than the one that the manifest names;"
+            " build the bundle again"
+        )
+    check_golden(embedder, bundle.encoder_folder)
+    retriever = Retriever(bundle, embedder)
+    retriever.search([Query("warm up", top_k=1)])
+    return Opened(bundle, embedder, retriever)
