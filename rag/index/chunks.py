@@ -1,0 +1,255 @@
+"""Rows to text: the only place that turns a row into a `Chunk`, and filters into row masks."""
+
+from __future__ import annotations
+
+import json
+import threading
+from bisect import bisect_left
+from collections import OrderedDict
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from rag.errors import BundleCorrupt, BundleMissing, BundleMixed
+from rag.index import filters
+from rag.index.chunk_files import (
+    CHUNK_SCHEMA,
+    CHUNKS,
+    DOCUMENT_SCHEMA,
+    DOCUMENTS,
+    ChunkCounts,
+    DocumentRecord,
+    metadata_problem,
+    write_chunks,
+)
+from rag.index.filter_masks import evaluate
+from rag.types import Chunk, Int64, Metadata, RowMask
+
+__all__ = ["ChunkCounts", "ChunkStore", "DocumentRecord", "metadata_problem", "write_chunks"]
+
+MASK_CACHE_BYTES = 64 * 2**20
+
+
+class ChunkStore:
+    """The text and metadata of one bundle, memory-mapped; safe to read from several threads."""
+
+    def __init__(self, documents: _Rows, chunks: _Rows) -> None:
+        self._documents = documents
+        self._chunks = chunks
+        self._columns = _FilterColumns(documents, chunks)
+        self._masks = _MaskCache(MASK_CACHE_BYTES)
+
+    @classmethod
+    def open(cls, folder: Path) -> ChunkStore:
+        """Opens what `write_chunks` wrote. Raises BundleMissing or BundleCorrupt naming the file,
+        and BundleMixed if the two files do not belong together.
+        """
+        documents = _Rows(folder / DOCUMENTS, DOCUMENT_SCHEMA)
+        store = cls(documents, _Rows(folder / CHUNKS, CHUNK_SCHEMA))
+        doc = store._columns.doc_of_row
+        if len(doc) and not 0 <= int(doc.min()) <= int(doc.max()) < documents.count:
+            raise BundleMixed(f"{folder / CHUNKS} names documents that {DOCUMENTS} does not hold")
+        return store
+
+    @property
+    def rows(self) -> int:
+        """How many chunks there are."""
+        return self._chunks.count
+
+    @property
+    def documents(self) -> int:
+        """How many documents there are."""
+        return self._documents.count
+
+    def chunks(self, rows: Int64) -> list[Chunk]:
+        """The chunks of `rows` (int64, (n,)), in that order, repeats included.
+
+        Raises IndexError for a row outside 0..rows-1, -1 included: padding is no chunk.
+        """
+        records: dict[int, DocumentRecord] = {}
+        found = []
+        for row in self._checked(rows):
+            value = self._chunks.row(row)
+            doc = value["doc"]
+            record = records.get(doc) or records.setdefault(doc, self._record(doc))
+            found.append(_chunk(value, record))
+        return found
+
+    def chunk_ids(self, rows: Int64) -> list[str]:
+        """The ids of `rows`, in that order; IndexError as in `chunks`."""
+        return [self._columns.ids[row] for row in self._checked(rows)]
+
+    def all_chunk_ids(self) -> Iterator[str]:
+        """Every chunk id in row order, without holding them all."""
+        for batch in self._chunks.batches:
+            yield from (value.hex() for value in batch.column("chunk_id").to_pylist())
+
+    def indexed_texts(self, start: int, stop: int) -> list[str]:
+        """`Chunk.indexed_text` of rows start..stop-1, cut at the end as slices are."""
+        texts = []
+        for context, text in self._chunks.slices(("context", "text"), start, stop):
+            texts.append(f"{context}\n{text}" if context else text)
+        return texts
+
+    def record(self, doc_id: str) -> DocumentRecord | None:
+        """The document of that id, or None."""
+        ids = _Column(self._documents, "doc_id")
+        row = bisect_left(ids, doc_id)
+        return self._record(row) if row < len(ids) and ids[row] == doc_id else None
+
+    def records(self) -> Iterator[DocumentRecord]:
+        """Every document, by ascending doc id."""
+        return map(self._record, range(self.documents))
+
+    def select(self, where: Mapping[str, Any]) -> RowMask:
+        """The rows where the filter holds (see rag/index/filters.py): bool (rows,), read-only.
+
+        Masks of recent filters are kept. Raises InvalidFilter.
+        """
+        parsed = filters.parse(where)
+        mask = self._masks.get(parsed.key)
+        if mask is None:
+            mask = evaluate(parsed.root, self._columns)
+            self._masks.put(parsed.key, mask)
+        return mask
+
+    def _checked(self, rows: Int64) -> list[int]:
+        values = np.asarray(rows)
+        if values.size and not (values.min() >= 0 and values.max() < self.rows):
+            raise IndexError(
+                f"rows must lie in 0..{self.rows - 1}, got {values.min()}..{values.max()}"
+            )
+        return [int(row) for row in values.ravel()]
+
+    def _record(self, row: int) -> DocumentRecord:
+        value = self._documents.row(row)
+        metadata: Metadata = json.loads(value.pop("metadata"))
+        return DocumentRecord(metadata=metadata, **value)
+
+
+def _chunk(value: Mapping[str, Any], record: DocumentRecord) -> Chunk:
+    return Chunk(
+        doc_id=record.doc_id,
+        uri=record.uri,
+        title=record.title,
+        text=value["text"],
+        start=value["start"],
+        end=value["end"],
+        page=value["page"],
+        headings=tuple(value["headings"]),
+        context=value["context"],
+        lang=record.lang,
+        format=record.format,
+        metadata=record.metadata,
+    )
+
+
+class _Rows:
+    """An Arrow IPC file as rows; `names` are the columns that `row` returns."""
+
+    def __init__(self, path: Path, schema: pa.Schema) -> None:
+        self.path = path
+        self.names = schema.names
+        if not path.is_file():
+            raise BundleMissing(f"{path} is not there; copy or build the bundle again")
+        try:
+            reader = pa.ipc.open_file(pa.memory_map(str(path)))
+            self.batches = [reader.get_batch(i) for i in range(reader.num_record_batches)]
+            for batch in self.batches:
+                batch.validate()
+        except (pa.ArrowInvalid, OSError) as error:
+            raise BundleCorrupt(
+                f"{path} cannot be read ({error}); build the bundle again"
+            ) from None
+        self.schema: pa.Schema = reader.schema
+        if self.schema.names[: len(schema)] != schema.names or any(
+            self.schema.field(f.name).type != f.type for f in schema
+        ):
+            raise BundleCorrupt(f"{path} has other columns than it should; build the bundle again")
+        self._starts = np.cumsum([0, *(batch.num_rows for batch in self.batches)])
+
+    @property
+    def count(self) -> int:
+        return int(self._starts[-1])
+
+    def value(self, name: str, row: int) -> Any:
+        batch, offset = self._locate(row)
+        return self._python(batch.column(name)[offset])
+
+    def row(self, row: int) -> dict[str, Any]:
+        batch, offset = self._locate(row)
+        return {name: self._python(batch.column(name)[offset]) for name in self.names}
+
+    def slices(self, names: Sequence[str], start: int, stop: int) -> Iterator[tuple[Any, ...]]:
+        start, stop, _ = slice(start, stop).indices(self.count)
+        while start < stop:
+            batch, offset = self._locate(start)
+            part = batch.slice(offset, stop - start)
+            yield from zip(*(part.column(name).to_pylist() for name in names), strict=True)
+            start += part.num_rows
+
+    def _locate(self, row: int) -> tuple[pa.RecordBatch, int]:
+        number = int(np.searchsorted(self._starts, row, side="right")) - 1
+        return self.batches[number], row - int(self._starts[number])
+
+    def _python(self, value: pa.Scalar) -> Any:
+        try:
+            return value.as_py()
+        except UnicodeDecodeError as error:
+            raise BundleCorrupt(f"{self.path} holds broken text ({error}); build again") from None
+
+
+class _Column(Sequence[Any]):
+    """One column as a sequence that reads only what is asked for: enough for bisection."""
+
+    def __init__(self, rows: _Rows, name: str) -> None:
+        self._rows = rows
+        self._name = name
+
+    def __len__(self) -> int:
+        return self._rows.count
+
+    def __getitem__(self, row: Any) -> Any:
+        value = self._rows.value(self._name, row)
+        return value.hex() if isinstance(value, bytes) else value
+
+
+class _FilterColumns:
+    """What filters are evaluated against (`rag.index.filter_masks.Columns`)."""
+
+    def __init__(self, documents: _Rows, chunks: _Rows) -> None:
+        self.documents = pa.Table.from_batches(documents.batches, schema=documents.schema)
+        table = pa.Table.from_batches(chunks.batches, schema=chunks.schema)
+        self.pages: pa.ChunkedArray = table.column("page")
+        self.doc_of_row: NDArray[np.int32] = table.column("doc").to_numpy()
+        self.ids: Sequence[str] = _Column(chunks, "chunk_id")
+
+
+class _MaskCache:
+    """The masks of the most recently used filters, up to so many bytes."""
+
+    def __init__(self, capacity: int) -> None:
+        self._capacity = capacity
+        self._used = 0
+        self._masks: OrderedDict[bytes, RowMask] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def get(self, key: bytes) -> RowMask | None:
+        with self._lock:
+            mask = self._masks.get(key)
+            if mask is not None:
+                self._masks.move_to_end(key)
+            return mask
+
+    def put(self, key: bytes, mask: RowMask) -> None:
+        mask.setflags(write=False)
+        with self._lock:
+            replaced = self._masks.pop(key, None)
+            self._used += mask.nbytes - (replaced.nbytes if replaced is not None else 0)
+            self._masks[key] = mask
+            while self._used > self._capacity:
+                self._used -= self._masks.popitem(last=False)[1].nbytes
