@@ -6,6 +6,7 @@ the same thing wherever it is cut, quoted or checked.
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Iterator
 
@@ -36,18 +37,21 @@ _KOREAN_QUOTING = re.compile(r"(?:이?라고|라는|이?라며|하고|고|라면
 _WORD = re.compile(r"[^\W\d_]+")
 _LOOK_BACK = 24  # characters; longer than any abbreviation or date that is asked about
 
-_ABBREVIATIONS = frozenset(
+
+def _words(text: str) -> frozenset[str]:
+    return frozenset(text.split())
+
+
+_ABBREVIATIONS = _words(
     "mr mrs ms dr prof st gen sen rep gov capt lt col sgt rev hon vs cf al e.g i.e eg ie viz ca "
-    "approx resp incl excl esp dept univ assn fig figs eq eqs sec ch vol vols ed eds pp par".split()
+    "approx resp incl excl esp dept univ assn fig figs eq eqs sec ch vol vols ed eds pp par"
 )
-_BEFORE_NUMBERS = frozenset(
-    "no nos p pp art ver v jan feb mar apr jun jul aug sep sept oct nov dec".split()
-)
-_STARTERS = frozenset(
+_BEFORE_NUMBERS = _words("no nos p pp art ver v jan feb mar apr jun jul aug sep sept oct nov dec")
+_STARTERS = _words(
     "a an the it its this that these those in on at if when while as for to from he she they we "
     "you i there here however but and so each all any no not with after before by see use "
-    "then thus also where what why how who which is are does do can".split()
-)  # fmt: skip
+    "then thus also where what why how who which is are does do can"
+)
 
 
 def split_sentences(text: str) -> list[tuple[int, int]]:
@@ -123,10 +127,11 @@ def _count_breaks(text: str, start: int, end: int) -> int:
 
 def _paragraphs(text: str, lines: list[tuple[int, int]]) -> Iterator[tuple[int, int, bool]]:
     """Joins the lines of one run, but for breaks that were meant: a short line that looks like a
-    title, and `key: value` lines below each other."""
+    title, and `key: value` lines below each other.
+    """
     width = max(end - start for start, end in lines)
     begin = lines[0][0]
-    for (start, end), (next_start, next_end) in zip(lines, lines[1:], strict=False):
+    for (start, end), (next_start, next_end) in itertools.pairwise(lines):
         if _is_meant_break(text, (start, end), (next_start, next_end), width):
             yield begin, end, True
             begin = next_start

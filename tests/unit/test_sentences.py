@@ -23,7 +23,7 @@ def sentences(text: str) -> list[str]:
         ["J. K. Rowling wrote it in the U.S. Senate.", "We read it."],
         ["See https://example.com/a.b?x=1.2 for details.", "Then go on."],
         ["Call `a. B` first.", "`kubectl` comes next."],
-        ['He said "Stop." Then he left.'.split(" Then")[0], "Then he left."],
+        ['He said "Stop."', "Then he left."],
         ["배터리는 40도에서 멈춥니다.", "다시 켜면 됩니다.", "괜찮을까요?", "네, 괜찮아요!"],
         ["시행일은 2024. 3. 15. 입니다.", "그 뒤에 바뀌었다."],
         ["전압은 3.3V이다.", "kubectl을 실행한다."],
