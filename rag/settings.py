@@ -1,0 +1,237 @@
+"""One frozen Settings, read once at start from RAG_* variables; units are in the names."""
+
+from __future__ import annotations
+
+import difflib
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import AliasChoices, Field, SecretStr, ValidationError
+from pydantic.fields import FieldInfo
+from pydantic_core import PydanticUndefined
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from rag.errors import ConfigurationError
+
+PREFIX = "RAG_"
+MIB = 1 << 20
+
+
+def _platform(variable: str, own: str) -> AliasChoices:
+    """A field whose variable the platform may set under a name of its own, which then wins."""
+    return AliasChoices(variable, PREFIX + own.upper(), own)
+
+
+class Settings(BaseSettings):
+    """How the service runs. Each field is the variable RAG_<FIELD>, in capitals."""
+
+    model_config = SettingsConfigDict(
+        env_prefix=PREFIX, frozen=True, extra="forbid", env_ignore_empty=True,
+        validate_default=True, hide_input_in_errors=True,
+    )  # fmt: skip
+
+    bundle: str = Field(
+        "/opt/ml/model", description="Bundle to serve: a folder, or an s3:// address"
+    )
+    cache_dir: Path = Field(
+        Path("/tmp/rag-bundles"),  # noqa: S108 - the one place a container may write
+        description="Folder that a bundle from s3:// is copied to",
+    )
+    host: str = Field("0.0.0.0", description="Address to listen on")  # noqa: S104 - a container
+    port: int = Field(
+        8080, ge=1, le=65535, validation_alias=_platform("SAGEMAKER_BIND_TO_PORT", "port"),
+        description="Port to listen on; SAGEMAKER_BIND_TO_PORT wins over it",
+    )  # fmt: skip
+
+    encoder_backend: Literal["onnx", "torch"] = Field(
+        "onnx", description="What runs the query encoder"
+    )
+    encoder_device: str = Field("cpu", description="Device of the encoder: cpu, cuda, cuda:1 …")
+    encoder_precision: str = Field(
+        "float32", description="Export of the encoder to run, such as float32 or int8"
+    )
+    encoder_threads: int | None = Field(
+        None, ge=1, description="Threads of the encoder; unset: the CPUs this container may use"
+    )
+
+    generator: Literal["extractive", "openai"] = Field(
+        "extractive",
+        description="What writes answers: sentences of the passages, or a chat endpoint",
+    )
+    generator_url: str | None = Field(
+        None, description="Base URL of the OpenAI-compatible endpoint, such as http://host:8000/v1"
+    )
+    generator_model: str | None = Field(None, description="Model to ask for at that endpoint")
+    generator_api_key: SecretStr | None = Field(None, description="Key of that endpoint")
+    generator_api_key_file: Path | None = Field(
+        None, description="File that holds the key, instead of the key itself"
+    )
+
+    default_deadline_ms: int = Field(
+        50_000, ge=1, lt=60_000, description="Deadline of requests that name none, milliseconds"
+    )
+    max_deadline_ms: int = Field(
+        55_000, ge=1, lt=60_000, description="Longest deadline a request may ask for, milliseconds"
+    )
+    max_payload_bytes: int = Field(
+        25 * MIB, ge=1024, description="Largest request body, bytes; above it 413"
+    )
+    max_query_chars: int = Field(
+        8_000, ge=1, description="Longest query and longest earlier message, characters"
+    )
+    max_top_k: int = Field(100, ge=1, le=1000, description="Most passages a request may ask for")
+    max_generation_tokens: int = Field(
+        4_096, ge=1, description="Most tokens a request may ask an answer to have"
+    )
+    max_in_flight: int = Field(1_024, ge=1, description="Requests worked on at once; above it 429")
+    max_records: int = Field(
+        20_000, ge=1, description="Most lines of one JSON Lines body; above it 413"
+    )
+    record_concurrency: int = Field(
+        32, ge=1, description="Lines of one JSON Lines body worked on at once"
+    )
+    batch_transform: bool = Field(
+        False, validation_alias=_platform("SAGEMAKER_BATCH", "batch_transform"),
+        description="Each line of a JSON Lines body has a deadline of its own; the platform sets"
+        " SAGEMAKER_BATCH in batch transform jobs",
+    )  # fmt: skip
+
+    queue_max_items: int = Field(
+        1_024, ge=1, description="Queries that may wait for the encoder; above it 429"
+    )
+    batch_max_tokens: int = Field(
+        8_192, ge=1, description="Tokens that the encoder takes in one batch"
+    )
+    batch_stalled_after_s: float = Field(
+        120.0, gt=0, description="Seconds that a batch may run before /ping says 503"
+    )
+    drain_timeout_s: float = Field(
+        25.0, ge=0, le=27, description="Seconds for requests to end after SIGTERM"
+    )
+    exit_on_load_failure: bool = Field(
+        True, description="Exit with code 1 when the bundle cannot be served"
+    )
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
+        "INFO", description="Least severe log lines to write"
+    )
+
+    def generator_key(self) -> str | None:
+        """The endpoint's key, from either setting; raises ConfigurationError for a bad file."""
+        if self.generator_api_key is not None:
+            return self.generator_api_key.get_secret_value()
+        if self.generator_api_key_file is None:
+            return None
+        try:
+            return self.generator_api_key_file.read_text(encoding="utf-8").strip()
+        except (OSError, UnicodeDecodeError) as error:
+            raise ConfigurationError(
+                f"RAG_GENERATOR_API_KEY_FILE cannot be read: {error}; name a readable text file"
+            ) from None
+
+
+def load(**overrides: Any) -> Settings:
+    """Settings from the environment; `overrides` (from flags, by field name) win over it.
+
+    Raises ConfigurationError, one line that names the variable, for a RAG_* variable that does
+    not exist, a value that is not allowed, or settings that do not go together.
+    """
+    for variable in sorted(os.environ):
+        if variable.startswith(PREFIX) and not _known(variable):
+            raise ConfigurationError(f"{variable} is not a setting{_nearest(variable)}")
+    try:
+        settings = Settings(**overrides)
+    except ValidationError as error:
+        raise ConfigurationError(_explain(error, os.environ)) from None
+    _check(settings)
+    return settings
+
+
+def _known(variable: str) -> bool:
+    return variable in {_variable(name) for name in Settings.model_fields}
+
+
+def _variable(field: str) -> str:
+    return PREFIX + field.upper()
+
+
+def _nearest(variable: str) -> str:
+    known = [_variable(name) for name in Settings.model_fields]
+    near = difflib.get_close_matches(variable, known, n=1, cutoff=0.0)
+    return f"; did you mean {near[0]}?" if near else ""
+
+
+def _explain(error: ValidationError, environ: Mapping[str, str]) -> str:
+    """The first thing wrong, as one line without the value: it may be a secret."""
+    first = error.errors(include_url=False, include_input=False)[0]
+    place = str(first["loc"][0]) if first["loc"] else "settings"
+    variable = next((name for name in _names(place) if name in environ), place.upper())
+    hint = ""
+    if environ.get(variable, "").startswith("tcp://"):
+        hint = " (Kubernetes sets it for a service named 'rag': set enableServiceLinks to false)"
+    message = first["msg"]
+    return f"{variable} is not valid: {message[:1].lower()}{message[1:]}{hint}"
+
+
+def _names(place: str) -> list[str]:
+    """The variables that may have set the field that an error places under one of its names."""
+    for name, field in Settings.model_fields.items():
+        alias = field.validation_alias
+        names = [str(c) for c in alias.choices] if isinstance(alias, AliasChoices) else [name]
+        if place in names:
+            return [*names, _variable(name)]
+    return []
+
+
+def _check(settings: Settings) -> None:
+    """Raises ConfigurationError for settings that do not go together."""
+    if settings.default_deadline_ms > settings.max_deadline_ms:
+        raise ConfigurationError(
+            f"RAG_DEFAULT_DEADLINE_MS is {settings.default_deadline_ms}, above"
+            f" RAG_MAX_DEADLINE_MS, {settings.max_deadline_ms}; lower one or raise the other"
+        )
+    if settings.generator_api_key and settings.generator_api_key_file:
+        raise ConfigurationError(
+            "RAG_GENERATOR_API_KEY and RAG_GENERATOR_API_KEY_FILE are both set; set one"
+        )
+    if settings.generator == "openai":
+        for name in ("generator_url", "generator_model"):
+            if not getattr(settings, name):
+                raise ConfigurationError(
+                    f"RAG_GENERATOR is openai and {_variable(name)} is not set; set it"
+                )
+
+
+def table() -> str:
+    """Every setting as a Markdown table: variable, type, default, description."""
+    lines = ["| Variable | Type | Default | Meaning |", "|---|---|---|---|"]
+    for name, field in Settings.model_fields.items():
+        cells = (f"`{_variable(name)}`", _type_name(field), _default(field), field.description)
+        lines.append("| " + " | ".join(str(cell) for cell in cells) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def _type_name(field: FieldInfo) -> str:
+    annotation: Any = field.annotation
+    kinds = [
+        kind for kind in getattr(annotation, "__args__", (annotation,)) if kind is not type(None)
+    ]
+    if all(isinstance(kind, str) for kind in kinds):
+        return " or ".join(f"`{kind}`" for kind in kinds)
+    names = {
+        Path: "path",
+        SecretStr: "secret",
+        str: "text",
+        int: "integer",
+        float: "number",
+        bool: "true or false",
+    }
+    return " or ".join(names[kind] for kind in kinds)
+
+
+def _default(field: FieldInfo) -> str:
+    value = field.default
+    if value is None or value is PydanticUndefined:
+        return ""
+    return f"`{str(value).lower() if isinstance(value, bool) else value}`"
