@@ -1,0 +1,247 @@
+"""The compiled inner loops of the sparse leg: term lookup, posting lists, scoring with top k.
+
+They are compiled by Numba for one signature each when this module is first imported, which takes
+a second or two, and cached: in the folder NUMBA_CACHE_DIR if it is set, else beside this file,
+else in the user's cache folder. Later imports only load them. Where none of these can be written they are
+compiled anew in every process, and work. `python -m rag.index.kernels` fills the cache ahead of
+time, for the user who will run it. The cache is bound to the model of the processor: an image that
+moves between hosts sets NUMBA_CPU_NAME=generic, both when it is built and when it runs.
+
+All loops release the GIL and use no state but their arguments.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import numba
+import numpy as np
+from numba import types
+
+from rag.types import Float32, Int64, RowMask
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def _kernel(*arguments: Any) -> Callable[[F], F]:
+    """Compiles a function for these argument types, through the cache where there is one."""
+
+    def compiled(function: F) -> F:
+        signature = types.void(*arguments)
+        try:
+            return numba.njit(signature, nogil=True, cache=True)(function)  # type: ignore[no-any-return]
+        except (RuntimeError, OSError) as error:
+            if isinstance(error, RuntimeError) and "cannot cache" not in str(error):
+                raise
+            return numba.njit(signature, nogil=True)(function)  # type: ignore[no-any-return]
+
+    return compiled
+
+
+def _read(dtype: Any) -> Any:
+    return types.Array(dtype, 1, "C", readonly=True)
+
+
+@_kernel(
+    _read(types.uint8),
+    _read(types.int64),
+    _read(types.uint8),
+    _read(types.int64),
+    types.int64[::1],
+)
+def find_terms(blob: Any, offsets: Int64, wanted: Any, wanted_offsets: Int64, found: Int64) -> None:
+    """Binary search of each wanted term among sorted ones; -1 where it is not.
+
+    Term i is the bytes blob[offsets[i]:offsets[i + 1]]; the same of `wanted`. int64 ids go to
+    `found`.
+    """
+    for i in range(found.size):
+        start = wanted_offsets[i]
+        length = wanted_offsets[i + 1] - start
+        low = 0
+        high = offsets.size - 1
+        found[i] = -1
+        while low < high:
+            middle = (low + high) // 2
+            there = offsets[middle]
+            size = offsets[middle + 1] - there
+            common = min(size, length)
+            j = 0
+            while j < common and blob[there + j] == wanted[start + j]:
+                j += 1
+            if j == common and size == length:
+                found[i] = middle
+                break
+            less = blob[there + j] < wanted[start + j] if j < common else size < length
+            if less:
+                low = middle + 1
+            else:
+                high = middle
+
+
+@_kernel(
+    _read(types.int32),
+    _read(types.int32),
+    _read(types.int32),
+    types.int64[::1],
+    types.int32[::1],
+    types.int32[::1],
+)
+def group_by_term(
+    terms: Any, counts: Any, sizes: Any, heads: Int64, rows_out: Any, counts_out: Any
+) -> None:
+    """Turns postings by passage into postings by term; rows come out ascending (a counting sort).
+
+    The postings of one passage follow those of the one before; `sizes` says how many each has.
+    `heads` is where each term's postings start, and is used up.
+    """
+    position = 0
+    for row in range(sizes.size):
+        for _ in range(sizes[row]):
+            head = heads[terms[position]]
+            rows_out[head] = row
+            counts_out[head] = counts[position]
+            heads[terms[position]] = head + 1
+            position += 1
+
+
+@_kernel(types.int64[::1], types.float32[::1], types.int64, types.int64)
+def _sift_down(rows: Int64, scores: Float32, root: int, size: int) -> None:
+    """Restores a heap with the worst hit (lowest score, then highest row) at its root."""
+    row = rows[root]
+    score = scores[root]
+    while True:
+        child = 2 * root + 1
+        if child >= size:
+            break
+        other = child + 1
+        if other < size and (
+            scores[other] < scores[child]
+            or (scores[other] == scores[child] and rows[other] > rows[child])
+        ):
+            child = other
+        if score < scores[child] or (score == scores[child] and row > rows[child]):
+            break
+        rows[root] = rows[child]
+        scores[root] = scores[child]
+        root = child
+    rows[root] = row
+    scores[root] = score
+
+
+@_kernel(
+    _read(types.int64),
+    _read(types.int32),
+    _read(types.float32),
+    _read(types.int64),
+    _read(types.int64),
+    _read(types.float32),
+    _read(types.boolean),
+    types.float32[::1],
+    types.int32[::1],
+    types.int64[:, ::1],
+    types.float32[:, ::1],
+)
+def search_postings(
+    indptr: Int64,
+    posting_rows: Any,
+    posting_scores: Float32,
+    terms: Int64,
+    pointers: Int64,
+    base: Float32,
+    allowed: RowMask,
+    sums: Float32,
+    touched: Any,
+    out_rows: Int64,
+    out_scores: Float32,
+) -> None:
+    """Adds up the postings of each query's terms and keeps the best k rows, best first.
+
+    Query q has the term ids terms[pointers[q]:pointers[q + 1]], ascending (repeats count again,
+    negatives are skipped) and the score base[q] beside them. An empty `allowed` allows every row.
+    `sums` (rows,) must be -inf everywhere, which means untouched, and is left so; `touched`
+    (rows,) is scratch. Only the hits are written to the two (n, k) outputs.
+    """
+    untouched = np.float32(-np.inf)
+    masked = allowed.size > 0
+    k = out_rows.shape[1]
+    for query in range(pointers.size - 1):
+        count = 0
+        at = pointers[query]
+        end = pointers[query + 1]
+        while at < end:
+            term = terms[at]
+            weight = np.float32(0.0)
+            while at < end and terms[at] == term:
+                weight += np.float32(1.0)
+                at += 1
+            if term < 0:
+                continue
+            for i in range(indptr[term], indptr[term + 1]):
+                row = posting_rows[i]
+                if masked and not allowed[row]:
+                    continue
+                before = sums[row]
+                if before == untouched:
+                    touched[count] = row
+                    count += 1
+                    sums[row] = weight * posting_scores[i]
+                else:
+                    sums[row] = before + weight * posting_scores[i]
+        rows = out_rows[query]
+        scores = out_scores[query]
+        size = 0
+        for i in range(count):
+            row = touched[i]
+            score = sums[row] + base[query]
+            sums[row] = untouched
+            if size < k:
+                rows[size] = row
+                scores[size] = score
+                size += 1
+                if size == k:
+                    for root in range(k // 2 - 1, -1, -1):
+                        _sift_down(rows, scores, root, k)
+            elif k > 0 and (score > scores[0] or (score == scores[0] and row < rows[0])):
+                rows[0] = row
+                scores[0] = score
+                _sift_down(rows, scores, 0, k)
+        if size < k:
+            for root in range(size // 2 - 1, -1, -1):
+                _sift_down(rows, scores, root, size)
+        for last in range(size - 1, 0, -1):
+            row = rows[0]
+            score = scores[0]
+            rows[0] = rows[last]
+            scores[0] = scores[last]
+            rows[last] = row
+            scores[last] = score
+            _sift_down(rows, scores, 0, last)
+
+
+def warm() -> None:
+    """Runs every kernel once, so that the first request finds them loaded."""
+    bytes_ = np.frombuffer(b"a", dtype=np.uint8)
+    offsets = np.array([0, 1], dtype=np.int64)
+    found = np.empty(1, dtype=np.int64)
+    find_terms(bytes_, offsets, bytes_, offsets, found)
+    one = np.zeros(1, dtype=np.int32)
+    group_by_term(one, one, one + 1, np.zeros(1, dtype=np.int64), one.copy(), one.copy())
+    search_postings(
+        offsets,
+        one,
+        np.ones(1, dtype=np.float32),
+        found,
+        offsets,
+        np.zeros(1, dtype=np.float32),
+        np.zeros(0, dtype=np.bool_),
+        np.full(1, -np.inf, dtype=np.float32),
+        one.copy(),
+        np.empty((1, 1), dtype=np.int64),
+        np.empty((1, 1), dtype=np.float32),
+    )
+
+
+if __name__ == "__main__":
+    warm()
