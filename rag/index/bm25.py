@@ -43,15 +43,11 @@ class Variant:
             raise ConfigurationError(
                 f"unknown BM25 method '{self.method}'; use one of {', '.join(METHODS)}"
             )
-        for name, value, limit in (
-            ("k1", self.k1, math.inf),
-            ("b", self.b, 1),
-            ("delta", self.delta, math.inf),
-        ):
-            if not (math.isfinite(value) and 0 <= value <= limit):
-                raise ConfigurationError(
-                    f"BM25's {name} must be {'0 to 1' if limit == 1 else '0 or more'}, got {value}"
-                )
+        for name, value in (("k1", self.k1), ("b", self.b), ("delta", self.delta)):
+            if not (math.isfinite(value) and value >= 0):
+                raise ConfigurationError(f"BM25's {name} must be 0 or more, got {value}")
+        if self.b > 1:
+            raise ConfigurationError(f"BM25's b must be at most 1, got {self.b}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,9 +91,8 @@ def count_terms(passages: Iterable[Sequence[str]]) -> TermCounts:
     rank = np.empty(len(ids), dtype=np.int32)  # from order of appearance to sorted order
     rank[[ids[term] for term in vocabulary]] = np.arange(len(ids), dtype=np.int32)
     in_order = rank[np.frombuffer(terms, dtype=np.int32)]
-    return TermCounts(
-        vocabulary, in_order, *(np.array(a, dtype=np.int32) for a in (counts, sizes, lengths))
-    )
+    by_passage = (np.array(values, dtype=np.int32) for values in (counts, sizes, lengths))
+    return TermCounts(vocabulary, in_order, *by_passage)
 
 
 def weigh(corpus: TermCounts, variant: Variant) -> Postings:

@@ -2,10 +2,10 @@
 
 They are compiled by Numba for one signature each when this module is first imported, which takes
 a second or two, and cached: in the folder NUMBA_CACHE_DIR if it is set, else beside this file,
-else in the user's cache folder. Later imports only load them. Where none of these can be written they are
-compiled anew in every process, and work. `python -m rag.index.kernels` fills the cache ahead of
-time, for the user who will run it. The cache is bound to the model of the processor: an image that
-moves between hosts sets NUMBA_CPU_NAME=generic, both when it is built and when it runs.
+else in the user's cache folder. Later imports only load them. Where none of these can be written
+they are compiled anew in every process, and work. `python -m rag.index.kernels` fills the cache
+ahead of time, for the user who will run it. The cache is bound to the model of the processor: an
+image that moves between hosts sets NUMBA_CPU_NAME=generic, both when it is built and when it runs.
 
 All loops release the GIL and use no state but their arguments.
 """

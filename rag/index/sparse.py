@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -119,7 +120,7 @@ class SparseLeg:
         check_mask(allowed, self.rows)
         ids = self._engine.vocabulary.ids([term for query in queries for term in query])
         ends = np.cumsum([0, *(len(query) for query in queries)])
-        sorted_ids = [np.sort(ids[a:b]) for a, b in zip(ends[:-1], ends[1:], strict=True)]
+        sorted_ids = [np.sort(ids[a:b]) for a, b in pairwise(ends)]
         return self._engine.search(sorted_ids, k, allowed)
 
 
