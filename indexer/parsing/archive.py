@@ -1,0 +1,59 @@
+"""Opens zip containers (OOXML, ODF, EPUB) only when unpacking them is safe."""
+
+from __future__ import annotations
+
+import io
+import zipfile
+import zlib
+
+from rag.errors import UnreadableDocument
+
+MAX_TOTAL_BYTES = 512 * 1024**2
+MAX_RATIO = 200
+RATIO_APPLIES_FROM_BYTES = 10 * 1024**2
+MAX_MEMBERS = 50_000
+_ENCRYPTED = 0x1
+_XML_ENDINGS = (".xml", ".rels", ".opf", ".ncx")
+
+READ_ERRORS = (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, KeyError, OSError)
+"""What zipfile raises for a damaged container or a member that is not there."""
+
+
+def open_archive(data: bytes) -> zipfile.ZipFile:
+    """The container in `data`.
+
+    Raises UnreadableDocument for a damaged or password-protected one, for one that would unpack
+    to more than 512 MiB or has a member above 10 MiB packed more than 200 times smaller, and for
+    XML that declares a document type (no office format does; entity expansion needs it). The
+    sizes are the declared ones: `zipfile` never reads a member beyond its declared size.
+    """
+    try:
+        archive = zipfile.ZipFile(io.BytesIO(data))
+        members = archive.infolist()
+    except (ValueError, *READ_ERRORS) as error:
+        raise UnreadableDocument(f"the container is damaged: {error}") from error
+    if len(members) > MAX_MEMBERS:
+        raise UnreadableDocument(f"the container has {len(members)} members, limit {MAX_MEMBERS}")
+    total = sum(member.file_size for member in members)
+    if total > MAX_TOTAL_BYTES:
+        raise UnreadableDocument(f"it unpacks to {total} bytes, limit {MAX_TOTAL_BYTES}")
+    for member in members:
+        if member.flag_bits & _ENCRYPTED:
+            raise UnreadableDocument("it is password-protected: remove the password first")
+        if (
+            member.file_size > RATIO_APPLIES_FROM_BYTES
+            and member.file_size > MAX_RATIO * member.compress_size
+        ):
+            raise UnreadableDocument(f"'{member.filename}' unpacks more than {MAX_RATIO}-fold")
+    return archive
+
+
+def open_office_archive(data: bytes) -> zipfile.ZipFile:
+    """`open_archive` for OOXML and ODF; raises UnreadableDocument for XML with a document type."""
+    archive = open_archive(data)
+    for member in archive.infolist():
+        if member.filename.lower().endswith(_XML_ENDINGS):
+            with archive.open(member) as stream:
+                if b"<!DOCTYPE" in stream.read(1024):
+                    raise UnreadableDocument(f"'{member.filename}' declares a document type")
+    return archive

@@ -1,0 +1,324 @@
+"""HTML: the main content in reading order, without what surrounds it on every page of a site."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+from bs4 import BeautifulSoup
+from bs4.element import NavigableString, PreformattedString, Tag
+
+from indexer.parsing.builder import DocumentBuilder
+from indexer.parsing.cleaning import one_line
+from indexer.parsing.encoding import decode
+
+_DROPPED = frozenset(
+    [
+        "script",
+        "style",
+        "noscript",
+        "template",
+        "svg",
+        "canvas",
+        "iframe",
+        "object",
+        "embed",
+        "nav",
+        "footer",
+        "aside",
+        "button",
+        "select",
+        "option",
+        "textarea",
+        "input",
+        "dialog",
+        "audio",
+        "video",
+        "map",
+        "head",
+        "title",
+        "meta",
+        "link",
+    ]
+)
+_DROPPED_ROLES = frozenset(
+    ["navigation", "banner", "contentinfo", "complementary", "search", "dialog", "menu"]
+)
+_DROPPED_CLASSES = frozenset(
+    [
+        "mw-editsection",
+        "reference",
+        "noprint",
+        "navbox",
+        "sr-only",
+        "visually-hidden",
+        "breadcrumb",
+        "breadcrumbs",
+        "headerlink",
+        "anchor-link",
+        "skip-link",
+        "cookie-banner",
+        "toc",
+    ]
+)
+_HIDDEN = re.compile(r"display:\s*none|visibility:\s*hidden", re.IGNORECASE)
+_BLOCKS = frozenset(
+    [
+        "address",
+        "article",
+        "blockquote",
+        "body",
+        "caption",
+        "center",
+        "details",
+        "dd",
+        "div",
+        "dl",
+        "dt",
+        "fieldset",
+        "figcaption",
+        "figure",
+        "form",
+        "header",
+        "hgroup",
+        "hr",
+        "html",
+        "li",
+        "main",
+        "menu",
+        "ol",
+        "p",
+        "section",
+        "summary",
+        "table",
+        "tbody",
+        "td",
+        "tfoot",
+        "th",
+        "thead",
+        "tr",
+        "ul",
+    ]
+)
+_HEADINGS = {f"h{level}": level for level in range(1, 7)}
+_CODE = frozenset(("pre", "listing", "xmp"))
+_MAX_DEPTH = 150  # deeper nesting than any page has; below it only the text counts
+_CHARSET = re.compile(rb"<meta[^>]{0,200}charset\s*=\s*[\"']?\s*([\w-]+)", re.IGNORECASE)
+_XML_ENCODING = re.compile(rb"^\s*<\?xml[^>]{0,100}encoding=[\"']([\w-]+)")
+_META = ("author", "description", "keywords")
+
+
+def parse(data: bytes, builder: DocumentBuilder) -> None:
+    """Adds the page in `data`: its title, language, description and main content."""
+    match = _XML_ENCODING.search(data[:200]) or _CHARSET.search(data[:4096])
+    soup = BeautifulSoup(decode(data, match[1].decode("ascii") if match else None), "lxml")
+    root = soup.html
+    if root is None:
+        return
+    if soup.title is not None:
+        builder.title = soup.title.get_text()
+    builder.lang = _attribute(root, "lang") or _attribute(root, "xml:lang") or None
+    for meta in soup.find_all("meta"):
+        name = (_attribute(meta, "name") or _attribute(meta, "property")).lower()
+        name = name.removeprefix("og:").removeprefix("article:")
+        content = one_line(_attribute(meta, "content"))
+        if name in _META and content:
+            builder.metadata.setdefault(name, content)
+    _Walker(builder, None).walk(_main_content(soup.body or root))
+
+
+def parse_fragment(markup: str, builder: DocumentBuilder, page: int | None = None) -> None:
+    """Adds a piece of HTML, such as one that stands within Markdown."""
+    soup = BeautifulSoup(markup, "lxml")
+    if soup.body is not None:
+        _Walker(builder, page).walk(soup.body)
+
+
+def _main_content(body: Tag) -> Tag:
+    """The element that says it is the main one, if it holds a good part of the text."""
+    candidates = body.find_all("main") or body.find_all(None, {"role": "main"})
+    if not candidates:
+        candidates = body.find_all("article")
+    if len(candidates) == 1:
+        within = len(candidates[0].get_text())
+        if within * 4 >= len(body.get_text()) or within > 2_000:
+            return candidates[0]
+    return body
+
+
+class _Walker:
+    """Walks the tree; inline text gathers in a line until a block begins or ends."""
+
+    def __init__(self, builder: DocumentBuilder, page: int | None) -> None:
+        self._builder = builder
+        self._page = page
+        self._line: list[str] = []
+        self._lists: list[int | None] = []  # next number of each open list; None: bullets
+        self._marker: str | None = None
+
+    def walk(self, root: Tag) -> None:
+        self._children(root, 0)
+        self._flush()
+        self._builder.end_list()
+
+    def _children(self, parent: Tag, depth: int) -> None:
+        for node in parent.children:
+            if isinstance(node, Tag):
+                self._element(node, depth + 1)
+            elif isinstance(node, NavigableString) and not isinstance(node, PreformattedString):
+                self._line.append(_collapsed(node))
+
+    def _element(self, tag: Tag, depth: int) -> None:
+        name = tag.name
+        if _is_dropped(tag):
+            return
+        if depth > _MAX_DEPTH:
+            self._line.append(_collapsed(tag.get_text(" ")))
+        elif name in _HEADINGS:
+            self._flush()
+            self._builder.heading(_text(tag), _HEADINGS[name], self._page)
+        elif name in _CODE:
+            self._flush()
+            self._builder.code(_code_text(tag), self._page)
+        elif name == "table":
+            self._flush()
+            self._table(tag, depth)
+        elif name in ("ul", "ol", "menu"):
+            self._flush()
+            self._list(tag, depth)
+        elif name == "br":
+            self._line.append("\n")
+        elif name == "math":
+            self._line.append(f" {_attribute(tag, 'alttext') or _text(tag)} ")
+        elif name in _BLOCKS:
+            self._flush()
+            self._children(tag, depth)
+            self._flush()
+        else:
+            self._children(tag, depth)
+
+    def _list(self, tag: Tag, depth: int) -> None:
+        start = _attribute(tag, "start")
+        number = (int(start) if start.isdecimal() else 1) if tag.name == "ol" else None
+        self._lists.append(number)
+        for item in tag.children:
+            if not isinstance(item, Tag) or _is_dropped(item):
+                continue
+            if item.name in ("ul", "ol"):  # invalid, and common
+                self._list(item, depth + 1)
+                continue
+            self._marker = "-" if number is None else f"{number}."
+            number = None if number is None else number + 1
+            self._children(item, depth + 1)
+            self._flush()
+        self._lists.pop()
+        if not self._lists:
+            self._builder.end_list()
+
+    def _table(self, tag: Tag, depth: int) -> None:
+        """A grid becomes a table; one that only lays out the page is walked like any block."""
+        rows = [row for row in tag.find_all("tr") if row.find_parent("table") is tag]
+        cells = [row.find_all(["td", "th"], recursive=False) for row in rows]
+        if tag.find("table") is not None or max(map(len, cells), default=0) < 2:
+            self._children(tag, depth)
+            self._flush()
+            return
+        caption = tag.find("caption")
+        if caption is not None:
+            self._builder.paragraph(_text(caption), self._page)
+        header_rows = 0
+        for row, row_cells in zip(rows, cells, strict=True):
+            in_head = row.parent is not None and row.parent.name == "thead"
+            if not in_head and not all(cell.name == "th" for cell in row_cells):
+                break
+            header_rows += 1
+        self._builder.table(_grid(cells), header_rows, self._page)
+
+    def _flush(self) -> None:
+        text = "".join(self._line)
+        self._line.clear()
+        if not text.strip():
+            return
+        if self._lists:
+            self._builder.list_item(text, len(self._lists) - 1, self._marker, self._page)
+            self._marker = None
+        else:
+            self._builder.paragraph(text, self._page)
+
+
+def _grid(cells: Sequence[Sequence[Tag]]) -> list[list[str]]:
+    """Cell texts in columns: a spanned column is left empty, a spanned row repeats its text."""
+    grid: list[list[str]] = []
+    pending: dict[int, tuple[int, str]] = {}  # column -> rows still to fill, text
+    for row in cells:
+        line: list[str] = []
+        for cell in row:
+            _fill(line, pending)
+            text = _text(cell)
+            columns, rows = _span(cell, "colspan", 100), _span(cell, "rowspan", 1_000)
+            if rows > 1:
+                pending[len(line)] = (rows - 1, text)
+            line.extend([text] + [""] * (columns - 1))
+        _fill(line, pending)
+        grid.append(line)
+    return grid
+
+
+def _fill(line: list[str], pending: dict[int, tuple[int, str]]) -> None:
+    while (column := len(line)) in pending:
+        rows, text = pending.pop(column)
+        line.append(text)
+        if rows > 1:
+            pending[column] = (rows - 1, text)
+
+
+def _span(cell: Tag, name: str, limit: int) -> int:
+    value = _attribute(cell, name)
+    return max(1, min(limit, int(value))) if value.isdecimal() and len(value) < 6 else 1
+
+
+def _is_dropped(tag: Tag) -> bool:
+    if tag.name in _DROPPED:
+        return True
+    if not tag.attrs:
+        return False
+    if "hidden" in tag.attrs or _attribute(tag, "aria-hidden") == "true":
+        return True
+    if _attribute(tag, "role") in _DROPPED_ROLES or _HIDDEN.search(_attribute(tag, "style")):
+        return True
+    return not _DROPPED_CLASSES.isdisjoint(_attribute(tag, "class").split())
+
+
+def _text(tag: Tag) -> str:
+    """The text inside, on one line, without dropped elements."""
+    parts: list[str] = []
+    stack: list[Tag | NavigableString] = list(reversed(list(_nodes(tag))))
+    while stack:
+        node = stack.pop()
+        if isinstance(node, NavigableString):
+            if not isinstance(node, PreformattedString):
+                parts.append(node)
+        elif not _is_dropped(node):
+            if node.name == "br" or node.name in _BLOCKS:
+                parts.append(" ")
+            stack.extend(reversed(list(_nodes(node))))
+    return one_line("".join(parts))
+
+
+def _nodes(tag: Tag) -> list[Tag | NavigableString]:
+    return [node for node in tag.children if isinstance(node, Tag | NavigableString)]
+
+
+def _code_text(tag: Tag) -> str:
+    for line_break in tag.find_all("br"):
+        line_break.replace_with("\n")
+    return tag.get_text()
+
+
+def _collapsed(text: str) -> str:
+    return re.sub(r"[ \t\r\n\f]+", " ", text)
+
+
+def _attribute(tag: Tag, name: str) -> str:
+    value = tag.get(name) or ""
+    return value if isinstance(value, str) else " ".join(value)
