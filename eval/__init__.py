@@ -1,0 +1,1 @@
+"""The eval suite: collections, measures, comparisons, reports."""

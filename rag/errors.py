@@ -16,6 +16,7 @@ RagError
 │   ├── UnsupportedFormat
 │   └── UnreadableDocument
 ├── BuildError                  a build as a whole cannot be finished
+├── EvaluationError             a collection, its judgements or a result cannot be used
 └── RequestError                a request cannot be answered
     ├── InvalidRequest
     │   └── InvalidFilter
@@ -97,6 +98,10 @@ class UnreadableDocument(DocumentError):
 
 
 class BuildError(RagError):
+    pass
+
+
+class EvaluationError(RagError):
     pass
 
 
