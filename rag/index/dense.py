@@ -14,12 +14,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import faiss
+import faiss as _faiss
 import numpy as np
 
 from rag.errors import BundleCorrupt, BundleMissing, BundleMixed, ConfigurationError, ModelFailure
 from rag.index.topk import best, check_depth, check_mask, no_hits
 from rag.types import Float32, Hits, Int64, RowMask
+
+faiss: Any = _faiss  # its type stubs leave out much of what it has
 
 FILE = Path("dense") / "index.faiss"
 KINDS = ("flat", "hnsw")
