@@ -1,0 +1,187 @@
+"""From a request to its events: retrieve in batches, then answer, under one deadline."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
+from contextlib import aclosing, asynccontextmanager
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from rag.answering.answer import Answerer, Finished, TextDelta
+from rag.errors import GeneratorFailure, GeneratorTimeout
+from rag.retrieval.retriever import Retrieved, Retriever
+from rag.service.batching import Batcher, BatchStats
+from rag.service.errors import one_line
+from rag.service.schemas import InvocationRequest
+from rag.types import Answer, Passage, Query
+
+GENERATOR_GRACE_S = 0.25
+"""How long after the deadline a generator that does not keep it is cut off."""
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One request under way; `arrived` and `deadline` are `time.monotonic()` moments."""
+
+    request: InvocationRequest
+    request_id: str
+    arrived: float
+    deadline: float
+
+
+class Found(NamedTuple):
+    """Retrieval is done: the passages, best first."""
+
+    passages: list[Passage]
+
+
+class Delta(NamedTuple):
+    """The next piece of the answer's text."""
+
+    text: str
+
+
+@dataclass(slots=True)
+class Done:
+    """Everything is done. `answer` is None where none was asked for or none could be made;
+    `generator` names who was asked; `degraded` says what failed; times are in milliseconds.
+    """
+
+    answer: Answer | None = None
+    generator: str | None = None
+    degraded: list[str] = field(default_factory=list)
+    timings_ms: dict[str, float] = field(default_factory=dict)
+
+
+Event = Found | Delta | Done
+
+
+class Engine:
+    """One generation at work: its retriever behind a batcher, and who answers from it.
+
+    `cost` of a query is in the encoder's tokens; `observe_batch` and `observe_done` hear of every
+    batch (on its thread) and of every finished request.
+    """
+
+    def __init__(
+        self,
+        retriever: Retriever,
+        answerer: Answerer,
+        *,
+        version: str,
+        generator: str,
+        cost: Callable[[Query], int],
+        batch_max_tokens: int,
+        queue_max_items: int,
+        stalled_after_s: float = 120.0,
+        observe_batch: Callable[[BatchStats], None] | None = None,
+        observe_done: Callable[[Done], None] | None = None,
+    ) -> None:
+        self.version = version
+        self._retriever = retriever
+        self._answerer = answerer
+        self._generator = generator
+        self._observe_done = observe_done
+        self._batcher: Batcher[Query, Retrieved] = Batcher(
+            retriever.search,
+            cost=cost,
+            budget=batch_max_tokens,
+            max_waiting=queue_max_items,
+            name="retrieval",
+            stalled_after_s=stalled_after_s,
+            observe=observe_batch,
+        )
+
+    @property
+    def healthy(self) -> bool:
+        return self._batcher.healthy
+
+    @property
+    def depth(self) -> int:
+        """How many queries wait for the encoder."""
+        return self._batcher.depth
+
+    async def close(self) -> bool:
+        """Fails whoever still waits; True when no thread is left inside a library."""
+        await self._batcher.close()
+        return await asyncio.to_thread(self._batcher.join, 0.5)
+
+    async def events(self, call: Call) -> AsyncGenerator[Event, None]:
+        """`Found`, then the answer's `Delta`s, then `Done`.
+
+        Raises what retrieval raises. A GeneratorFailure is raised where the request asks for it,
+        and where text has already been streamed; else it is told in `Done.degraded`.
+        """
+        request, done = call.request, Done()
+        passages = await self._retrieve(call, done)
+        yield Found(passages)
+        if request.mode == "answer":
+            done.generator = self._generator
+            began, said = time.monotonic(), False
+            try:
+                async with aclosing(self._generate(call, passages)) as pieces:
+                    async for piece in pieces:
+                        if isinstance(piece, Finished):
+                            done.answer = piece.answer
+                        else:
+                            said = True
+                            yield Delta(piece.text)
+            except GeneratorFailure as failure:
+                if request.on_generator_failure == "error" or (request.stream and said):
+                    raise
+                done.degraded.append(f"generator: {one_line(str(failure))}")
+            done.timings_ms["generate"] = (time.monotonic() - began) * 1e3
+        done.timings_ms["total"] = (time.monotonic() - call.arrived) * 1e3
+        if self._observe_done is not None:
+            self._observe_done(done)
+        yield done
+
+    async def _retrieve(self, call: Call, done: Done) -> list[Passage]:
+        """The passages above the request's floor; writes down where the time went."""
+        query = call.request.to_query()
+        self._retriever.validate(query)
+        began = time.monotonic()
+        found = await self._batcher.submit(query, deadline=call.deadline)
+        elapsed_ms = (time.monotonic() - began) * 1e3
+        done.timings_ms.update(found.timings_ms)
+        done.timings_ms["queue"] = max(0.0, elapsed_ms - sum(found.timings_ms.values()))
+        floor = call.request.min_score
+        return [p for p in found.passages if floor is None or p.score >= floor]
+
+    async def _generate(
+        self, call: Call, passages: Sequence[Passage]
+    ) -> AsyncGenerator[TextDelta | Finished, None]:
+        """The answerer's events; GeneratorTimeout also where the generator keeps no deadline."""
+        options = call.request.generation
+        stream = self._answerer.stream(
+            call.request.to_query().text,
+            passages,
+            history=call.request.history(),
+            max_tokens=options.max_tokens,
+            temperature=options.temperature,
+            deadline=call.deadline,
+        )
+        async with _closing(stream):
+            while True:
+                try:
+                    async with asyncio.timeout_at(call.deadline + GENERATOR_GRACE_S):
+                        event = await anext(stream)
+                except StopAsyncIteration:
+                    return
+                except TimeoutError:
+                    raise GeneratorTimeout(
+                        "the generator did not finish before the deadline; raise deadline_ms"
+                    ) from None
+                yield event
+
+
+@asynccontextmanager
+async def _closing(stream: AsyncIterator[TextDelta | Finished]) -> AsyncIterator[None]:
+    """Closes `stream` at the end, which stops the generator's work."""
+    try:
+        yield
+    finally:
+        if isinstance(stream, AsyncGenerator):
+            await stream.aclose()
