@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, NamedTuple
+
+import numpy as np
 
 from indexer.chunking.context import Context, ContextWriter, room
 from indexer.chunking.cutting import Cutter, Span
@@ -14,7 +16,7 @@ from indexer.chunking.tokens import TokenMap
 from rag.errors import ConfigurationError, UnreadableDocument
 from rag.models.encoder import EncoderConfig
 from rag.models.tokenizer import Tokenizer
-from rag.types import BlockKind, Chunk, Document
+from rag.types import BlockKind, Chunk, Document, Int64
 
 NAME = "structure"
 VERSION = 1
@@ -99,6 +101,11 @@ class Chunker:
         """The chunker for a manifest, sizes resolved."""
         return self.options.reference()
 
+    def tokens(self, chunks: Sequence[Chunk]) -> Int64:
+        """int64 (n,): the tokens the encoder reads of each, context, prompt and special ones in."""
+        prompt = self._config.prompts["passage"]
+        return self._tokenizer.count([prompt + chunk.indexed_text for chunk in chunks])
+
     def chunks(self, document: Document) -> list[Chunk]:
         """The chunks of a document, in order of `start`.
 
@@ -138,13 +145,11 @@ class Chunker:
         for span in cutter.cut(part, most, self._least, self.options.overlap):
             yield _Piece(part, span, context(span[0]))
 
-    def _sizes(self, document: Document, pieces: list[_Piece]) -> list[int]:
-        prompt = self._config.prompts["passage"]
-        texts = [prompt + _chunk(document, piece).indexed_text for piece in pieces]
-        return [int(count) for count in self._tokenizer.count(texts)]
+    def _sizes(self, document: Document, pieces: list[_Piece]) -> Int64:
+        return self.tokens([_chunk(document, piece) for piece in pieces])
 
     def _fit(
-        self, document: Document, piece: _Piece, size: int, cutter: Cutter
+        self, document: Document, piece: _Piece, size: np.int64, cutter: Cutter
     ) -> Iterator[_Piece]:
         """The piece itself if the encoder can read it, else smaller ones that it can.
 

@@ -80,12 +80,14 @@ class Cutter:
         tokens = self._tokens
         end = part.ends[-1]
         limit = tokens.reach(begin, budget)
-        if limit >= end:
-            return end
         first = bisect_right(part.ends, begin)
         inside = part.blocks[first].kind in _WHOLE and part.starts[first] < begin
-        if inside and done < part.ends[first] <= limit:
-            return part.ends[first]
+        if inside and part.ends[first] <= limit:
+            # The rest of a cut table or of cut code; only what is small may join it.
+            rest = tokens.count(part.ends[first], end)
+            return end if rest < least and limit >= end else part.ends[first]
+        if limit >= end:
+            return end
         low = max(done + 1, tokens.reach(done, least))
         high = min(limit, tokens.back(end, least))
         for highest in (high, limit):
