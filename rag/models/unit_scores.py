@@ -21,10 +21,10 @@ _STOP = (
     "by with from and or if it its this that these those there i we you my our your me us please "
     "tell explain describe give show mean means happen happens about into than then have has had "
     "s t vs so such any some also "
-    "무엇 무어 뭐 뭘 무슨 어떤 어느 어떻게 어떠하 어떻 왜 언제 어디 어디서 누구 누가 얼마 얼마나 몇 하 하다 "
-    "되 되다 있 있다 없 없다 이 이다 않 않다 주 주다 수 것 거 등 때 좀 그 저 및 위하 위하다 대하 대하다 "
-    "관하 관하다 따르 따르다 알리 알리다 설명 인가 나요 까요 인가요 하나요 되나요 있나요 "
-    "은 는 가 을 를 에 에서 의 로 으로 와 과 도 만"
+    "무엇 무어 뭐 뭘 무슨 어떤 어느 어떻게 어떠하 어떻 왜 언제 어디 어디서 누구 누가 얼마 얼마나 "
+    "몇 하 하다 되 되다 있 있다 없 없다 이 이다 않 않다 주 주다 수 것 거 등 때 좀 그 저 및 위하 "
+    "위하다 대하 대하다 관하 관하다 따르 따르다 알리 알리다 설명 인가 나요 까요 인가요 하나요 "
+    "되나요 있나요 은 는 가 을 를 에 에서 의 로 으로 와 과 도 만"
 )
 _NUMERIC_QUESTION = re.compile(
     r"\bhow (?:many|much|long|often|large|big|fast|old|far|high)\b|\bwhen\b|\bwhat (?:year|date|"
