@@ -23,8 +23,7 @@ def open_archive(data: bytes) -> zipfile.ZipFile:
     """The container in `data`.
 
     Raises UnreadableDocument for a damaged or password-protected one, for one that would unpack
-    to more than 512 MiB or has a member above 10 MiB packed more than 200 times smaller, and for
-    XML that declares a document type (no office format does; entity expansion needs it). The
+    to more than 512 MiB or has a member above 10 MiB packed more than 200 times smaller. The
     sizes are the declared ones: `zipfile` never reads a member beyond its declared size.
     """
     try:
@@ -49,11 +48,16 @@ def open_archive(data: bytes) -> zipfile.ZipFile:
 
 
 def open_office_archive(data: bytes) -> zipfile.ZipFile:
-    """`open_archive` for OOXML and ODF; raises UnreadableDocument for XML with a document type."""
+    """`open_archive` for OOXML and ODF; raises UnreadableDocument for XML that declares a document
+    type: no office format does, and entity expansion needs it.
+    """
     archive = open_archive(data)
     for member in archive.infolist():
         if member.filename.lower().endswith(_XML_ENDINGS):
             with archive.open(member) as stream:
-                if b"<!DOCTYPE" in stream.read(1024):
-                    raise UnreadableDocument(f"'{member.filename}' declares a document type")
+                head = stream.read(1024)
+            if b"<!DOCTYPE" in head:
+                raise UnreadableDocument(f"'{member.filename}' declares a document type")
+            if b"//purl.oclc.org/ooxml/" in head:
+                raise UnreadableDocument("it is 'Strict' Open XML: save it in the ordinary variant")
     return archive

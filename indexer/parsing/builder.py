@@ -121,10 +121,9 @@ class DocumentBuilder:
         level: int = 0,
         header_end: int | None = None,
     ) -> None:
-        if self._items:
-            self.end_list()
         if not text.strip():
             return
+        self.end_list()
         if self._parts:
             self._parts.append("\n\n")
             self._length += 2

@@ -13,31 +13,11 @@ _SLASHES = re.compile(r"^[ \t]*/{3,}[ \t]*(?:[\w-]+(?:[ \t]*\|[ \t]*(.*))?)?$")
 _COLONS = re.compile(r"^[ \t]*:{3,}[ \t]*(?:\{?[\w.-]+\}?[ \t]*(?:\[(.*)\]|(.*)))?$")
 _BANGS = re.compile(r"^([ \t]*)(?:!!!|\?\?\?\+?)[ \t]+[\w-]+(?:[ \t]+[\w-]+)*[ \t]*(?:\"(.*)\")?$")
 _HEADER = re.compile(r"\bheader=(?:\"([^\"]*)\"|'([^']*)')")
-_NOTES = frozenset(
-    [
-        "admonition",
-        "attention",
-        "caution",
-        "danger",
-        "details",
-        "error",
-        "hint",
-        "important",
-        "info",
-        "note",
-        "offline",
-        "online",
-        "quote",
-        "seealso",
-        "smart",
-        "success",
-        "summary",
-        "tip",
-        "todo",
-        "warn",
-        "warning",
-    ]
+_NOTES_WORDS = (
+    "admonition attention caution danger details error hint important info note offline "
+    "online quote seealso smart success summary tip todo warn warning"
 )
+_NOTES = frozenset(_NOTES_WORDS.split())
 
 
 def is_prose_fence(info: str) -> str | None:

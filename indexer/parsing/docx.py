@@ -22,6 +22,7 @@ _P, _TBL, _SDT, _SDT_CONTENT = qn("w:p"), qn("w:tbl"), qn("w:sdt"), qn("w:sdtCon
 _TR, _TC, _BODY_END = qn("w:tr"), qn("w:tc"), qn("w:sectPr")
 _TEXT = {qn("w:t"), qn("m:t")}
 _BREAKS = {qn("w:br"), qn("w:cr")}
+_MATH_SIGNS = {qn("m:den"): "/", qn("m:sup"): "^", qn("m:sub"): "_"}
 _TAB, _NO_BREAK_HYPHEN = qn("w:tab"), qn("w:noBreakHyphen")
 # Removed text, field codes, the old copy of a drawing, and boxes (added after their paragraph).
 _SKIPPED = {
@@ -89,7 +90,8 @@ class _Walker:
 
     def _end_code(self) -> None:
         lines, self._code = self._code, []
-        self._builder.code("\n".join(lines))
+        if lines:
+            self._builder.code("\n".join(lines))
 
     def _style_names(self, element: Any) -> list[str]:
         """The paragraph's style and those it is based on, by name."""
@@ -206,7 +208,8 @@ def _pieces(element: Any, depth: int) -> Iterator[str]:
         elif tag == _NO_BREAK_HYPHEN:
             yield "-"
         elif tag not in _SKIPPED and depth < 60:
-            yield from _pieces(child, depth + 1)
+            inner = "".join(_pieces(child, depth + 1))
+            yield _MATH_SIGNS.get(tag, "") + inner if inner else ""
 
 
 def _boxes(paragraph: Any) -> list[Any]:

@@ -3,105 +3,40 @@
 from __future__ import annotations
 
 import re
+import warnings
 from collections.abc import Sequence
 
-from bs4 import BeautifulSoup
+from bs4 import BeautifulSoup, MarkupResemblesLocatorWarning, XMLParsedAsHTMLWarning
 from bs4.element import NavigableString, PreformattedString, Tag
 
 from indexer.parsing.builder import DocumentBuilder
 from indexer.parsing.cleaning import one_line
 from indexer.parsing.encoding import decode
 
-_DROPPED = frozenset(
-    [
-        "script",
-        "style",
-        "noscript",
-        "template",
-        "svg",
-        "canvas",
-        "iframe",
-        "object",
-        "embed",
-        "nav",
-        "footer",
-        "aside",
-        "button",
-        "select",
-        "option",
-        "textarea",
-        "input",
-        "dialog",
-        "audio",
-        "video",
-        "map",
-        "head",
-        "title",
-        "meta",
-        "link",
-    ]
+
+def _words(words: str) -> frozenset[str]:
+    return frozenset(words.split())
+
+
+_DROPPED = _words(
+    "script style noscript template svg canvas iframe object embed nav footer aside button "
+    "select option textarea input dialog audio video map head title meta link"
 )
-_DROPPED_ROLES = frozenset(
-    ["navigation", "banner", "contentinfo", "complementary", "search", "dialog", "menu"]
-)
-_DROPPED_CLASSES = frozenset(
-    [
-        "mw-editsection",
-        "reference",
-        "noprint",
-        "navbox",
-        "sr-only",
-        "visually-hidden",
-        "breadcrumb",
-        "breadcrumbs",
-        "headerlink",
-        "anchor-link",
-        "skip-link",
-        "cookie-banner",
-        "toc",
-    ]
+_DROPPED_ROLES = _words("navigation banner contentinfo complementary search dialog menu")
+_DROPPED_CLASSES = _words(
+    "mw-editsection mw-portlet vector-dropdown vector-page-toolbar catlinks navbox reference "
+    "noprint sr-only visually-hidden breadcrumb breadcrumbs headerlink anchor-link skip-link "
+    "cookie-banner toc"
 )
 _HIDDEN = re.compile(r"display:\s*none|visibility:\s*hidden", re.IGNORECASE)
-_BLOCKS = frozenset(
-    [
-        "address",
-        "article",
-        "blockquote",
-        "body",
-        "caption",
-        "center",
-        "details",
-        "dd",
-        "div",
-        "dl",
-        "dt",
-        "fieldset",
-        "figcaption",
-        "figure",
-        "form",
-        "header",
-        "hgroup",
-        "hr",
-        "html",
-        "li",
-        "main",
-        "menu",
-        "ol",
-        "p",
-        "section",
-        "summary",
-        "table",
-        "tbody",
-        "td",
-        "tfoot",
-        "th",
-        "thead",
-        "tr",
-        "ul",
-    ]
+_BLOCKS = _words(
+    "address article blockquote body caption center details dd div dl dt fieldset figcaption "
+    "figure form header hgroup hr html li main menu ol p section summary table tbody td tfoot "
+    "th thead tr ul"
 )
 _HEADINGS = {f"h{level}": level for level in range(1, 7)}
 _CODE = frozenset(("pre", "listing", "xmp"))
+_POWER = re.compile(r"[-+]?(?:\d{1,3}|[a-z])")  # raised: 2^53; a footnote's mark is a link
 _MAX_DEPTH = 150  # deeper nesting than any page has; below it only the text counts
 _CHARSET = re.compile(rb"<meta[^>]{0,200}charset\s*=\s*[\"']?\s*([\w-]+)", re.IGNORECASE)
 _XML_ENCODING = re.compile(rb"^\s*<\?xml[^>]{0,100}encoding=[\"']([\w-]+)")
@@ -111,7 +46,7 @@ _META = ("author", "description", "keywords")
 def parse(data: bytes, builder: DocumentBuilder) -> None:
     """Adds the page in `data`: its title, language, description and main content."""
     match = _XML_ENCODING.search(data[:200]) or _CHARSET.search(data[:4096])
-    soup = BeautifulSoup(decode(data, match[1].decode("ascii") if match else None), "lxml")
+    soup = _soup(decode(data, match[1].decode("ascii") if match else None))
     root = soup.html
     if root is None:
         return
@@ -129,9 +64,17 @@ def parse(data: bytes, builder: DocumentBuilder) -> None:
 
 def parse_fragment(markup: str, builder: DocumentBuilder, page: int | None = None) -> None:
     """Adds a piece of HTML, such as one that stands within Markdown."""
-    soup = BeautifulSoup(markup, "lxml")
+    soup = _soup(markup)
     if soup.body is not None:
         _Walker(builder, page).walk(soup.body)
+
+
+def _soup(markup: str) -> BeautifulSoup:
+    with warnings.catch_warnings():
+        # XHTML is read as HTML on purpose: that forgives, and gives plain tag names.
+        warnings.simplefilter("ignore", XMLParsedAsHTMLWarning)
+        warnings.simplefilter("ignore", MarkupResemblesLocatorWarning)
+        return BeautifulSoup(markup, "lxml")
 
 
 def _main_content(body: Tag) -> Tag:
@@ -186,8 +129,13 @@ class _Walker:
         elif name in ("ul", "ol", "menu"):
             self._flush()
             self._list(tag, depth)
+        elif name in ("dl", "dt"):
+            self._flush()
+            self._definitions(tag, depth)
         elif name == "br":
             self._line.append("\n")
+        elif name == "sup" and tag.a is None and _POWER.fullmatch(_text(tag)):
+            self._line.append(f"^{_text(tag)}")
         elif name == "math":
             self._line.append(f" {_attribute(tag, 'alttext') or _text(tag)} ")
         elif name in _BLOCKS:
@@ -215,6 +163,19 @@ class _Walker:
         if not self._lists:
             self._builder.end_list()
 
+    def _definitions(self, tag: Tag, depth: int) -> None:
+        """Each term is an item; its definitions continue it."""
+        if tag.name == "dl":
+            self._lists.append(None)
+        else:
+            self._marker = "-" if self._lists else None
+        self._children(tag, depth)
+        self._flush()
+        if tag.name == "dl":
+            self._lists.pop()
+            if not self._lists:
+                self._builder.end_list()
+
     def _table(self, tag: Tag, depth: int) -> None:
         """A grid becomes a table; one that only lays out the page is walked like any block."""
         rows = [row for row in tag.find_all("tr") if row.find_parent("table") is tag]
@@ -226,11 +187,12 @@ class _Walker:
         caption = tag.find("caption")
         if caption is not None:
             self._builder.paragraph(_text(caption), self._page)
-        header_rows = 0
+        header_rows, width = 0, max(map(len, cells))
         for row, row_cells in zip(rows, cells, strict=True):
             in_head = row.parent is not None and row.parent.name == "thead"
-            if not in_head and not all(cell.name == "th" for cell in row_cells):
-                break
+            names = [cell for cell in row_cells if cell.name == "th"]
+            if not in_head and (len(names) < len(row_cells) or len(names) * 2 <= width):
+                break  # a lone name that heads a group of rows is no header
             header_rows += 1
         self._builder.table(_grid(cells), header_rows, self._page)
 
@@ -280,6 +242,8 @@ def _span(cell: Tag, name: str, limit: int) -> int:
 def _is_dropped(tag: Tag) -> bool:
     if tag.name in _DROPPED:
         return True
+    if tag.name == "header" and tag.parent is not None and tag.parent.name == "body":
+        return tag.find("h1") is None  # the site's, not the article's
     if not tag.attrs:
         return False
     if "hidden" in tag.attrs or _attribute(tag, "aria-hidden") == "true":

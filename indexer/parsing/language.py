@@ -42,67 +42,12 @@ _LANGUAGES = {
 _UKRAINIAN = re.compile("[іїєґІЇЄҐ]")
 _PERSIAN = re.compile("[پچژگ]")
 _WORD = re.compile("[a-z\u00df-\u024f]+")
-_ENGLISH = frozenset(
-    [
-        "the",
-        "of",
-        "and",
-        "to",
-        "in",
-        "is",
-        "that",
-        "for",
-        "it",
-        "as",
-        "was",
-        "with",
-        "be",
-        "by",
-        "on",
-        "not",
-        "he",
-        "his",
-        "are",
-        "this",
-        "at",
-        "from",
-        "or",
-        "have",
-        "an",
-        "they",
-        "which",
-        "one",
-        "you",
-        "were",
-        "all",
-        "their",
-        "there",
-        "been",
-        "has",
-        "when",
-        "who",
-        "will",
-        "no",
-        "more",
-        "if",
-        "can",
-        "so",
-        "its",
-        "your",
-        "we",
-        "our",
-        "do",
-        "how",
-        "what",
-        "but",
-        "had",
-        "would",
-        "than",
-        "these",
-        "those",
-        "i",
-    ]
+_ENGLISH_WORDS = (
+    "the of and to in is that for it as was with be by on not he his are this at from or "
+    "have an they which one you were all their there been has when who will no more if can "
+    "so its your we our do how what but had would than these those i"
 )
+_ENGLISH = frozenset(_ENGLISH_WORDS.split())
 _THREE_LETTERS = {
     "ara": "ar", "chi": "zh", "deu": "de", "ell": "el", "eng": "en", "fra": "fr", "fre": "fr",
     "ger": "de", "heb": "he", "hin": "hi", "ita": "it", "jpn": "ja", "kor": "ko", "nld": "nl",

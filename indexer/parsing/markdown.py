@@ -18,6 +18,7 @@ from indexer.parsing.metadata import flatten
 
 _MARKDOWN = MarkdownIt("commonmark").enable(["table", "strikethrough"])
 _ANCHOR = re.compile(r"\s*(?:\{\s*[#.:][^{}]*\}|\[#[^\]]*\])\s*$")  # '{ #id .class }', '[#id]'
+_ATTRIBUTES = re.compile(r"^\{:?\s*[.#][^{}]*\}")  # of the link before: '{.external}'
 _SHORTCODE = re.compile(r"\[[\w-]+(?:\s+[\w-]+=(?:\"[^\"]*\"|\S+))+\s*\]")  # [iframe src="..."]
 _MAX_DEPTH = 4  # directives within directives
 
@@ -117,14 +118,20 @@ class _Walker:
 def _inline_text(children: Sequence[Token]) -> str:
     """What a reader sees: link and image texts without their targets, no emphasis marks."""
     parts: list[str] = []
+    before = ""
     for child in children:
-        if child.type in ("text", "code_inline", "text_special"):
+        if child.type == "text" and before in ("link_close", "image", "code_inline"):
+            parts.append(_ATTRIBUTES.sub("", child.content))
+        elif child.type in ("text", "code_inline"):
             parts.append(child.content)
+        elif child.content.lower() == "<sup>":
+            parts.append("^")
         elif child.type == "softbreak":
             parts.append("\n")
         elif child.type == "hardbreak" or child.content.lower().startswith("<br"):
             parts.append("\u2028")
         elif child.type == "image":
             parts.append(_inline_text(child.children or ()))
+        before = child.type
     # A soft break is only a wrapped line; a hard one is meant.
     return unwrap("".join(parts)).replace("\u2028", "\n")

@@ -16,33 +16,29 @@ _OFFICE = "urn:oasis:names:tc:opendocument:xmlns:office:1.0"
 _TEXT = "{urn:oasis:names:tc:opendocument:xmlns:text:1.0}"
 _TABLE = "{urn:oasis:names:tc:opendocument:xmlns:table:1.0}"
 _DRAW = "{urn:oasis:names:tc:opendocument:xmlns:drawing:1.0}"
+_STYLE = "{urn:oasis:names:tc:opendocument:xmlns:style:1.0}"
 _PRESENTATION = "{urn:oasis:names:tc:opendocument:xmlns:presentation:1.0}"
-_SKIPPED = frozenset(
-    [
-        "annotation",
-        "annotation-end",
-        "tracked-changes",
-        "forms",
-        "scripts",
-        "sequence-decls",
-        "note-citation",
-        "ruby-text",
-        "shapes",
-        "calculation-settings",
-        "named-expressions",
-        "database-ranges",
-    ]
+_SKIPPED_WORDS = (
+    "annotation annotation-end tracked-changes forms scripts sequence-decls note-citation "
+    "ruby-text title desc shapes calculation-settings named-expressions database-ranges"
 )
+_SKIPPED = frozenset(_SKIPPED_WORDS.split())
 _FURNITURE = frozenset(("date-time", "footer", "header", "page-number"))
-_META = {"initial-creator": "author", "creator": "author", "subject": "subject", "keyword": "keywords",
-         "creation-date": "created"}  # fmt: skip
+_META = {
+    "initial-creator": "author",
+    "creator": "author",
+    "subject": "subject",
+    "keyword": "keywords",
+    "creation-date": "created",
+}
 _MAX_REPEAT = 1_000
 _MAX_DEPTH = 60
 
 
 def parse_text(data: bytes, builder: DocumentBuilder) -> None:
     """Adds the text document in `data`."""
-    _Walker(builder).children(_body(data, builder, "text"), 0)
+    body = _body(data, builder, "text")
+    _Walker(builder, title_styles=_title_styles(body)).children(body, 0)
 
 
 def parse_presentation(data: bytes, builder: DocumentBuilder) -> None:
@@ -84,6 +80,17 @@ def _body(data: bytes, builder: DocumentBuilder, kind: str) -> Any:
     return body
 
 
+def _title_styles(body: Any) -> frozenset[str]:
+    """The paragraph style 'Title' and the document's own variants of it."""
+    root = body.getroottree().getroot()
+    variants = (
+        style.get(f"{_STYLE}name")
+        for style in root.iter(f"{_STYLE}style")
+        if style.get(f"{_STYLE}parent-style-name") == "Title"
+    )
+    return frozenset(("Title", *(name for name in variants if name)))
+
+
 def _member(archive: zipfile.ZipFile, name: str) -> bytes:
     if name not in archive.namelist():
         return b""
@@ -103,8 +110,14 @@ def _properties(root: Any, builder: DocumentBuilder) -> None:
 
 
 class _Walker:
-    def __init__(self, builder: DocumentBuilder, page: int | None = None) -> None:
+    def __init__(
+        self,
+        builder: DocumentBuilder,
+        page: int | None = None,
+        title_styles: frozenset[str] = frozenset(),
+    ) -> None:
         self._builder = builder
+        self._title_styles = title_styles
         self._page = page
         self._lists = 0
         self._marker: str | None = None
@@ -123,13 +136,15 @@ class _Walker:
             self._builder.heading(
                 _text(element), int(level) if level.isdecimal() else 1, self._page
             )
+        elif name == "p" and element.get(f"{_TEXT}style-name") in self._title_styles:
+            self._builder.heading(_text(element), 1, self._page)
         elif name == "p":
             self._paragraph(element, depth)
         elif name == "list":
             self._list(element, depth)
         elif name == "table":
             self._builder.table(_rows(element), self._header_rows(element), self._page)
-        elif name == "frame" and element.get(f"{_PRESENTATION}class") == "title":
+        elif element.get(f"{_PRESENTATION}class") == "title":
             level = 1 if self._page == 1 else 2
             self._builder.heading(
                 " ".join(map(_text, element.iter(f"{_TEXT}p"))), level, self._page
@@ -164,7 +179,11 @@ class _Walker:
 
 
 def _rows(table: Any) -> Iterator[list[str]]:
-    for row in table.iter(f"{_TABLE}table-row"):
+    for row in table:
+        if local_name(row) in ("table-header-rows", "table-rows", "table-row-group"):
+            yield from _rows(row)
+        if local_name(row) != "table-row":
+            continue
         cells: list[str] = []
         for cell in row:
             if local_name(cell) not in ("table-cell", "covered-table-cell"):

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import re
 import threading
+from collections.abc import Sequence
+from itertools import takewhile
 
 import pypdfium2
 
 from indexer.parsing.builder import DocumentBuilder
 from indexer.parsing.cleaning import one_line
-from indexer.parsing.pdf_layout import pieces
+from indexer.parsing.pdf_layout import Piece, pieces
 from indexer.parsing.pdf_lines import page_lines, without_furniture
 from rag.errors import UnreadableDocument
 
 _PDFIUM = threading.Lock()  # PDFium keeps global state: one caller at a time in a process
 _META = {"Author": "author", "Subject": "subject", "Keywords": "keywords"}
+_RUNNING_TEXT = 100  # characters; what is longer is no byline or date
 _DATE = re.compile(r"(?:D:)?(\d{4})(\d\d)?(\d\d)?")
 # Names of files and programs that stand where a title should.
 _NO_TITLE = re.compile(
@@ -49,9 +52,18 @@ def parse(data: bytes, builder: DocumentBuilder) -> None:
     if not _NO_TITLE.fullmatch(title) and "\ufffd" not in title:
         builder.title = title
     else:
-        headings = [piece for piece in found if piece.level and piece.page == 1]
-        builder.title = min(headings, key=lambda h: h.level).text if headings else None
+        builder.title = _first_heading(found)
     _metadata(about, builder, len(pages))
+
+
+def _first_heading(found: Sequence[Piece]) -> str | None:
+    """The highest heading above the first page's text, else the highest on that page."""
+    page = [piece for piece in found if piece.page == 1]
+    above = takewhile(lambda piece: piece.level or len(piece.text) < _RUNNING_TEXT, page)
+    for part in (above, page):
+        if headings := [piece for piece in part if piece.level]:
+            return min(headings, key=lambda piece: piece.level).text
+    return None
 
 
 def _open(data: bytes) -> pypdfium2.PdfDocument:

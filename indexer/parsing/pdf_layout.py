@@ -10,7 +10,7 @@ from itertools import pairwise
 from typing import NamedTuple
 
 from indexer.parsing.cleaning import unwrap
-from indexer.parsing.pdf_lines import Line
+from indexer.parsing.pdf_lines import SOFT_HYPHEN, Line
 
 _LARGER = 1.15  # a heading's size against the body's
 _LOOSER = 1.3  # a paragraph's distance against that of its lines
@@ -19,13 +19,21 @@ _MAX_HEADING_LINES = 4
 _BULLET = re.compile(r"[•◦○■□◆◇▪►▶※·*–—-][ \t]+(?=\S)")
 _NUMBER = re.compile(r"(?:\(?\d{1,2}[.)]|[가-하][.)]|[①-⑳])\s")
 _SENTENCE_END = re.compile(r"[.!?。！？:;…][\"'”’)\]]*$")
-_HYPHENATED = re.compile(r"([^\W\d_]+)[-\u2010]$")
-_WORD_START = re.compile(r"[^\W\d_]+")
+_HYPHENATED = re.compile(r"[^\W\d_][-\u2010]$")
+_PUNCTUATION = ".,;:!?()[]\"'“”‘’"
+_ENTRY = re.compile(r"\d[\d.]*\s.*\s\d{1,4}|.*…\s*\d{1,4}")  # of a table of contents
 _HANGUL_EDGE = re.compile(r"[가-힣]")
-# Endings that never stand alone: a line that begins with one continues the word before.
+# Endings and particles that never stand alone: a line that begins with one continues the word
+# before it. So does a line after a lone syllable that is no word.
 _PARTICLE = re.compile(
-    r"(?:은|는|이|가|을|를|의|에|에서|에게|으로|로|와|과|도|만|까지|부터|처럼|보다|라고|고|며|다|다는|했다|됐다|"
-    r"한다|하는|하고|하게|해|된|될|들|들이|들은|들을|들의)(?:[\s.,]|$)"
+    r"[를는었았였겠습]|"
+    r"(?:은|이|가|을|의|에|에서|에게|으로|로|와|과|도|만|까지|부터|처럼|보다|라고|며|다|다는|"
+    r"한다|하는|하고|하게|된|될|들|들이|들은|들을|들의)(?:[\s.,]|$)"
+)
+_LONE_SYLLABLES = frozenset(
+    "각간것곧곳과그꼭꽤끝나날남내너년누늘다달당더던돈된두둘뒤듯등딱땐때또말맨명몇못무물및밖반밤번별본분빛뿐새"
+    "서선성세셋속손수순시신아안앞약양어억없엔여역열옆오온올와왜외우원월위이인일자잘장저전점제조좀주줄중즉지집"
+    "참채책첫총층큰타탓터통팀편하한할해현후힘"
 )
 
 
@@ -59,7 +67,7 @@ class _Layout:
         self._body_is_bold = bold[True] > bold[False]
         pitches = [p for a, b in pairwise(lines) if (p := _pitch(a, b)) and 0.7 < p < 3.0]
         self._pitch = statistics.median(pitches) if pitches else 1.2
-        self._words = {word for line in lines for word in line.text.split()}
+        self._words = {word for line in lines for word in map(_bare, line.text.split())}
         self._levels: dict[float, int] = {}
 
     def pieces(self, pages: Sequence[Sequence[Line]]) -> Iterator[Piece]:
@@ -91,23 +99,25 @@ class _Layout:
             yield run
 
     def _follows(self, above: Line, below: Line) -> bool:
+        if _same_row(above, below):
+            return True
         if abs(above.size - below.size) > 0.1 * max(above.size, below.size):
             return False
         if above.bold != below.bold and not self._body_is_bold:
             return False
         pitch = _pitch(above, below)
-        if pitch is None:  # the same row, or a jump to elsewhere
-            return below.left >= above.right and abs(above.baseline - below.baseline) < above.size
+        if pitch is None:  # a jump to elsewhere
+            return False
         overlaps = below.left < above.right and above.left < below.right
         return overlaps and pitch <= max(_LOOSER * self._pitch, 1.3)
 
     def _may_be_heading(self, run: Sequence[Line]) -> bool:
-        text = " ".join(line.text for line in run)
+        text = " ".join(line.text for line in run).replace(SOFT_HYPHEN, "")
         if len(run) > _MAX_HEADING_LINES or len(text) > _MAX_HEADING_CHARS:
             return False
         if sum(c.isalpha() for c in text) < max(2, 0.4 * len(text.replace(" ", ""))):
             return False
-        if _BULLET.match(text):
+        if _BULLET.match(text) or _ENTRY.fullmatch(text):
             return False
         if run[0].size >= _LARGER * self._body:
             return True
@@ -126,29 +136,37 @@ class _Layout:
         width = right - min(line.left for line in run)
         text = lines[0].text
         for above, below in pairwise(lines):
-            if _pitch(above, below) is None:
-                text = f"{text} {below.text}"
-            elif above.right < right - 0.2 * width:
+            if text.endswith(SOFT_HYPHEN):
+                text = self._rejoin(text[:-1], below.text)
+            elif _same_row(above, below):
+                gap = " " if below.left - above.right > 0.15 * above.size else ""
+                text = f"{text}{gap}{below.text}"
+            elif (_is_row(above.text) and _is_row(below.text)) or above.right < right - 0.2 * width:
                 text = f"{text}\n{below.text}"
             else:
                 text = self._continue(text, below.text)
         return text
 
     def _continue(self, text: str, line: str) -> str:
-        hyphen, start = _HYPHENATED.search(text), _WORD_START.match(line)
-        if hyphen and start and line[0].islower():
-            compound = f"{text[hyphen.start() :]}{line.split()[0]}"
-            return text + line if compound in self._words else text[: hyphen.end(1)] + line
+        if _HYPHENATED.search(text) and line[0].islower():
+            return self._rejoin(text[:-1], line)
         if _HANGUL_EDGE.match(text[-1:]) and _HANGUL_EDGE.match(line):
             return text + line if self._is_cut(text, line) else f"{text} {line}"
         return unwrap(f"{text}\n{line}")
+
+    def _rejoin(self, text: str, line: str) -> str:
+        """A word cut by a hyphen at the line's end: gone, unless the text has the compound."""
+        compound = f"{text.rsplit(maxsplit=1)[-1]}-{line.split(maxsplit=1)[0]}"
+        return f"{text}-{line}" if _bare(compound) in self._words else text + line
 
     def _is_cut(self, text: str, line: str) -> bool:
         """Whether a Korean line ended within a word: the text's other words tell, or a particle."""
         last, first = text.rsplit(maxsplit=1)[-1], line.split(maxsplit=1)[0]
         if last + first in self._words:
             return True
-        return _PARTICLE.match(line) is not None and first not in ("이", "그", "해", "고", "도")
+        if len(last) == 1 and last not in _LONE_SYLLABLES:
+            return True
+        return first != "이" and _PARTICLE.match(line) is not None
 
 
 def _paragraphs(run: Sequence[Line]) -> Iterator[list[Line]]:
@@ -165,7 +183,7 @@ def _paragraphs(run: Sequence[Line]) -> Iterator[list[Line]]:
 
 def _starts_paragraph(paragraph: Sequence[Line], line: Line, left: float, right: float) -> bool:
     above = paragraph[-1]
-    if _pitch(above, line) is None:
+    if above.text.endswith(SOFT_HYPHEN) or _same_row(above, line):
         return False
     if _BULLET.match(line.text):
         return True
@@ -178,6 +196,26 @@ def _starts_paragraph(paragraph: Sequence[Line], line: Line, left: float, right:
     if indented and ended and not hanging:
         return True
     return ended and short
+
+
+def _bare(word: str) -> str:
+    return word.strip(_PUNCTUATION)
+
+
+def _is_row(text: str) -> bool:
+    """A row of figures, as in a table without rules."""
+    cells = text.split()
+    figures = sum(any(map(str.isdigit, cell)) for cell in cells)
+    return len(cells) > 1 and figures * 5 >= 2 * len(cells)
+
+
+def _same_row(above: Line, below: Line) -> bool:
+    size = max(above.size, below.size)
+    return (
+        above.page == below.page
+        and abs(above.baseline - below.baseline) < 0.5 * size
+        and below.left > above.right - 0.5 * size
+    )
 
 
 def _pitch(above: Line, below: Line) -> float | None:

@@ -11,11 +11,16 @@ from typing import Any, NamedTuple
 
 import pypdfium2.raw as pdfium
 
-_LINE_BREAKS = frozenset((0x0A, 0x0D))
-_BOLD = re.compile(r"bold|black|heavy|demi", re.IGNORECASE)
+_HYPHEN = 0x02  # PDFium: a hyphen at a line end, with the lines already joined
+_LINE_BREAKS = frozenset((0x0A, 0x0D, _HYPHEN))
+SOFT_HYPHEN = "\xad"
+"""Ends a line whose last word goes on in the next."""
+_BOLD = re.compile(r"bold|black|heavy|demi|CMBX|SFBX|[-,]bd", re.IGNORECASE)
 _BULLET_GLYPHS = re.compile("[\uf0b7\uf0a7\uf0a8\uf076\uf0d8\uf06c\uf06e\u2022\u25aa\u25cf]")
+_LEADERS = re.compile(r"(?:\s?[.·…]){5,}")  # the dots between an entry and its page
 _DIGITS = re.compile(r"\d+")
 _MARGIN = 0.1  # share of the page height, at the top and at the bottom, where furniture stands
+_WIDE_MARGIN = 0.2  # the same for the outermost line of a page
 _REPEATS = 0.4  # share of the pages; headers of left and right pages differ
 _MAX_CHARS = 2_000_000  # on one page: beyond, it is a hostile file
 
@@ -81,20 +86,22 @@ class _PageReader:
         shown = [i for i in range(start, end) if codes[i] > 0x20 and codes[i] != 0xA0]
         if not shown:
             return None
-        # PDFium hands out UTF-16 units; 0x02 is a hyphen at whose line end it joined the word.
-        units = (code for code in codes[start:end] if code not in (0, 0x02))
-        text = "".join(map(chr, units)).encode("utf-16-le", "surrogatepass")
+        units = "".join(map(chr, codes[start:end])).replace("\0", "").replace(SOFT_HYPHEN, "-")
+        text = units.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+        text = _LEADERS.sub(" … ", _BULLET_GLYPHS.sub("•", text)).strip()
+        if end < len(codes) and codes[end] == _HYPHEN:
+            text += SOFT_HYPHEN
         first, last = self._box(shown[0]), self._box(shown[-1])
-        middle = shown[len(shown) // 2]
+        samples = [shown[len(shown) * i // 5] for i in range(5)]
         return Line(
-            text=_BULLET_GLYPHS.sub("•", text.decode("utf-16-le", "replace")).strip(),
+            text=text,
             page=self._number,
             left=min(first.left, last.left),
             right=max(first.right, last.right),
             top=first.top,
             baseline=last.bottom,
-            size=sorted(self._size(i) for i in (shown[0], middle, shown[-1]))[1],
-            bold=self._is_bold(middle),
+            size=sorted(map(self._size, samples))[2],
+            bold=sum(map(self._is_bold, samples)) > 2,
         )
 
     def _box(self, index: int) -> _Box:
@@ -129,21 +136,37 @@ class _PageReader:
 def without_furniture(
     pages: Sequence[Sequence[Line]], heights: Sequence[float]
 ) -> list[list[Line]]:
-    """The pages without running headers, footers and page numbers: what stands in the margin of
-    many pages, the same but for its digits.
+    """The pages without running headers, footers and page numbers.
+
+    That is what stands in the margin of many pages, the same but for its digits, and a number at
+    the edge of a page that is the page's own.
     """
+    margins = [_margin(lines, height) for lines, height in zip(pages, heights, strict=True)]
     on_pages: Counter[str] = Counter()
-    for lines, height in zip(pages, heights, strict=True):
-        on_pages.update({_key(line) for line in lines if _in_margin(line, height)})
+    for margin in margins:
+        on_pages.update({_key(line) for line in margin})
     least = max(2, math.ceil(_REPEATS * len(pages)))
+    dropped = {
+        id(line)
+        for margin in margins
+        for line in margin
+        if on_pages[_key(line)] >= least or line.text == str(line.page)
+    }
+    return [[line for line in lines if id(line) not in dropped] for lines in pages]
+
+
+def _margin(lines: Sequence[Line], height: float) -> list[Line]:
+    """The lines near the top and the bottom of a page, where furniture stands."""
+    if not lines:
+        return []
+    highest = min(line.top for line in lines)
+    lowest = max(line.baseline for line in lines)
     return [
-        [ln for ln in lines if not (_in_margin(ln, height) and on_pages[_key(ln)] >= least)]
-        for lines, height in zip(pages, heights, strict=True)
+        line
+        for line in lines
+        if line.top < (_WIDE_MARGIN if line.top == highest else _MARGIN) * height
+        or line.baseline > (1 - (_WIDE_MARGIN if line.baseline == lowest else _MARGIN)) * height
     ]
-
-
-def _in_margin(line: Line, height: float) -> bool:
-    return line.top < _MARGIN * height or line.baseline > (1 - _MARGIN) * height
 
 
 def _key(line: Line) -> str:

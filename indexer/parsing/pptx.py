@@ -87,13 +87,14 @@ def _add_text(frame: Any, page: int, builder: DocumentBuilder, *, is_list: bool)
 def _add_chart(chart: Any, page: int, builder: DocumentBuilder) -> None:
     if chart.has_title and chart.chart_title.has_text_frame:
         builder.paragraph(_frame_text(chart.chart_title.text_frame), page)
-    plots = list(chart.plots)
-    if not plots:
+    try:
+        plot = chart.plots[0]
+    except (ValueError, IndexError):  # a kind of chart that python-pptx does not read
         return
-    series = list(plots[0].series)
+    series = list(plot.series)
     rows = [["", *(str(one.name) for one in series)]]
     values = [list(one.values) for one in series]
-    for i, category in enumerate(plots[0].categories):
+    for i, category in enumerate(plot.categories):
         cells = [v[i] if i < len(v) else None for v in values]
         rows.append([str(category), *("" if cell is None else f"{cell:.15g}" for cell in cells)])
     builder.table(rows, header_rows=1, page=page)
