@@ -167,8 +167,8 @@ def _table_header(context: str, text: str) -> str:
 
 
 def _attribute(text: str) -> str:
-    flat = " ".join(text.split())[:200]
-    return flat.replace("&", "&amp;").replace('"', "&quot;").replace("<", "&lt;")
+    flat = _defuse(" ".join(text.split())[:200])
+    return flat.replace('"', "&quot;").replace("<", "&lt;")
 
 
 def _defuse(text: str) -> str:

@@ -113,7 +113,9 @@ def words(text: str) -> list[str]:
 
 
 def passage(rank: int, text: str, context: str = "") -> Passage:
-    return Passage(rank, f"{rank:032x}", Chunk("d", "u", "t", text, 0, len(text), context=context), 1)
+    return Passage(
+        rank, f"{rank:032x}", Chunk("d", "u", "t", text, 0, len(text), context=context), 1
+    )
 
 
 def test_support_needs_the_terms_and_every_number() -> None:
