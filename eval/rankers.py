@@ -1,0 +1,236 @@
+"""What is evaluated: an index on this machine, or a service at a URL, behind one protocol."""
+
+from __future__ import annotations
+
+import time
+import unicodedata
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
+
+import httpx
+import numpy as np
+
+from eval.datasets import Dataset
+from eval.results import TOP
+from eval.runs import Run, ranking
+from eval.vectors import Advance, VectorCache
+from rag.errors import EvaluationError
+from rag.index.protocol import Index
+from rag.models.embedder import Embedder
+from rag.retrieval.fusion import DEFAULT as DEFAULT_FUSION
+from rag.retrieval.fusion import make_fusion
+from rag.retrieval.retriever import DEPTH, Retriever
+from rag.types import NO_ROW, Float32, Hits, Int64, Mode, Query
+
+_BATCH = 128
+_TIMED_TOP_K = 10
+_WARM_UP = 5
+
+Texts = dict[str, tuple[str, str]]
+"""document id -> (title, text) of a passage of it."""
+
+
+class Ranker(Protocol):
+    """Ranks documents for queries.
+
+    `system` says what is evaluated, for the result's reader. `rank` gives one run per mode for
+    the data set's judged queries, and fills `texts` for the first passages of each. `time` gives
+    milliseconds of each query, asked alone, one after the other.
+    """
+
+    @property
+    def system(self) -> Mapping[str, Any]: ...
+
+    def rank(
+        self, dataset: Dataset, modes: Sequence[Mode], texts: Texts, advance: Advance
+    ) -> dict[Mode, Run]: ...
+
+    def time(self, queries: Sequence[str], mode: Mode) -> list[float]: ...
+
+
+class IndexRanker:
+    """An `Index` with its query encoder, searched as a `Retriever` of the same depth does."""
+
+    def __init__(
+        self,
+        index: Index,
+        embedder: Embedder,
+        *,
+        fusion: Mapping[str, Any] | None = None,
+        depth: int = DEPTH,
+        vectors: VectorCache | None = None,
+    ) -> None:
+        self._index = index
+        self._embedder = embedder
+        self._override = fusion
+        self._reference = fusion or index.manifest.fusion or DEFAULT_FUSION
+        self._fusion = make_fusion(self._reference)
+        self._depth = depth
+        self._vectors = vectors or VectorCache(None, "")
+        self._retriever = Retriever(index, embedder, depth=depth)
+        self._doc_ids: dict[int, str] = {}
+
+    @property
+    def system(self) -> Mapping[str, Any]:
+        manifest = self._index.manifest
+        return {
+            "version": manifest.version,
+            "passages": manifest.counts["chunks"],
+            "encoder": manifest.encoder["name"],
+            "analyzer": manifest.analyzer,
+            "dense": manifest.dense,
+            "sparse": manifest.sparse,
+            "fusion": dict(self._reference),
+            "depth": self._depth,
+        }
+
+    def rank(
+        self, dataset: Dataset, modes: Sequence[Mode], texts: Texts, advance: Advance
+    ) -> dict[Mode, Run]:
+        ids = dataset.judged()
+        asked = [unicodedata.normalize("NFC", dataset.queries[q]) for q in ids]
+        vectors = None
+        if set(modes) - {Mode.SPARSE}:
+            vectors = self._vectors.embed(self._embedder, "query", asked, advance)
+        runs: dict[Mode, Run] = {mode: {} for mode in modes}
+        for start in range(0, len(ids), _BATCH):
+            part = slice(start, start + _BATCH)
+            found = self._search(asked[part], None if vectors is None else vectors[part], modes)
+            for mode, hits in found.items():
+                self._collect(ids[part], hits, runs[mode], texts)
+            advance("search", len(ids[part]), len(ids))
+        return runs
+
+    def time(self, queries: Sequence[str], mode: Mode) -> list[float]:
+        top_k = min(_TIMED_TOP_K, self._depth)
+
+        def ask(text: str) -> None:
+            self._retriever.search([Query(text, top_k, legs=mode, fusion=self._override)])
+
+        return _timed(ask, queries)
+
+    def _search(
+        self, texts: Sequence[str], vectors: Float32 | None, modes: Sequence[Mode]
+    ) -> dict[Mode, Hits]:
+        """Each leg is asked once, for itself and for the fusion."""
+        legs: dict[Mode, Hits] = {}
+        if vectors is not None:
+            legs[Mode.DENSE] = self._index.search_dense(vectors, self._depth, None)
+        if set(modes) - {Mode.DENSE}:
+            legs[Mode.SPARSE] = self._index.search_sparse(texts, self._depth, None)
+        if Mode.HYBRID in modes:
+            both = [legs[Mode.DENSE], legs[Mode.SPARSE]]
+            legs[Mode.HYBRID] = self._fusion(both, self._depth)
+        return {mode: legs[mode] for mode in modes}
+
+    def _collect(self, ids: Sequence[str], hits: Hits, run: Run, texts: Texts) -> None:
+        self._learn(hits.rows)
+        for query_id, rows, scores in zip(ids, hits.rows, hits.scores, strict=True):
+            found = rows[rows != NO_ROW]
+            run[query_id] = ranking(
+                query_id, [self._doc_ids[row] for row in found.tolist()], scores[: found.size]
+            )
+        missing = [row for row in np.unique(hits.rows[:, :TOP]) if row != NO_ROW]
+        missing = [row for row in missing if self._doc_ids[int(row)] not in texts]
+        for chunk in self._index.chunks(np.array(missing, dtype=np.int64)):
+            texts.setdefault(chunk.doc_id, (chunk.title, chunk.text))
+
+    def _learn(self, rows: Int64) -> None:
+        """Looks up the documents of rows that were not seen before."""
+        new = [row for row in np.unique(rows).tolist() if row not in self._doc_ids]
+        new = [row for row in new if row != NO_ROW]
+        chunks = self._index.chunks(np.array(new, dtype=np.int64))
+        self._doc_ids.update((row, chunk.doc_id) for row, chunk in zip(new, chunks, strict=True))
+
+
+class ServiceRanker:
+    """A running service, asked over HTTP as any caller asks it, one request at a time.
+
+    `top_k` is how many passages each request wants: recall beyond it is not seen. `headers` go
+    with each request.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        top_k: int = 100,
+        fusion: Mapping[str, Any] | None = None,
+        headers: Mapping[str, str] | None = None,
+        timeout_s: float = 60.0,
+    ) -> None:
+        self._url = url.rstrip("/").removesuffix("/invocations") + "/invocations"
+        self._top_k = top_k
+        self._fusion = fusion
+        self._client = httpx.Client(timeout=timeout_s, headers=dict(headers or {}))
+        self._version = ""
+
+    @property
+    def system(self) -> Mapping[str, Any]:
+        fusion = None if self._fusion is None else dict(self._fusion)
+        return {
+            "url": self._url, "version": self._version, "fusion": fusion, "depth": self._top_k,
+        }  # fmt: skip
+
+    def rank(
+        self, dataset: Dataset, modes: Sequence[Mode], texts: Texts, advance: Advance
+    ) -> dict[Mode, Run]:
+        ids = dataset.judged()
+        runs: dict[Mode, Run] = {mode: {} for mode in modes}
+        for query_id in ids:
+            for mode in modes:
+                passages = self._ask(dataset.queries[query_id], mode, self._top_k)
+                scores = np.array([p["score"] for p in passages], dtype=np.float32)
+                found = [str(p["doc_id"]) for p in passages]
+                runs[mode][query_id] = ranking(query_id, found, scores)
+                for passage in passages[:TOP]:
+                    texts.setdefault(passage["doc_id"], (passage["title"], passage["text"]))
+            advance("search", 1, len(ids))
+        return runs
+
+    def time(self, queries: Sequence[str], mode: Mode) -> list[float]:
+        return _timed(lambda text: self._ask(text, mode, _TIMED_TOP_K), queries)
+
+    def _ask(self, text: str, mode: Mode, top_k: int) -> list[dict[str, Any]]:
+        body: dict[str, Any] = {
+            "query": text, "mode": "retrieve", "top_k": top_k, "legs": str(mode),
+        }  # fmt: skip
+        if self._fusion is not None:
+            body["fusion"] = dict(self._fusion)
+        try:
+            reply = self._client.post(self._url, json=body)
+            answer = reply.json()
+        except httpx.HTTPError as error:
+            raise EvaluationError(
+                f"{self._url} does not answer ({error or type(error).__name__}); start the service"
+            ) from None
+        except ValueError:
+            raise EvaluationError(
+                f"{self._url} answered {reply.status_code} without JSON; is it this service?"
+            ) from None
+        if reply.status_code != httpx.codes.OK or not isinstance(answer.get("passages"), list):
+            reason = answer.get("error", {}) if isinstance(answer, dict) else {}
+            message = reason.get("message", reply.reason_phrase)
+            raise EvaluationError(f"{self._url} answered {reply.status_code}: {message}")
+        self._check_version(str(answer.get("index_version", "")))
+        return list(answer["passages"])
+
+    def _check_version(self, version: str) -> None:
+        if self._version and version != self._version:
+            raise EvaluationError(
+                f"{self._url} changed its index from {self._version} to {version} meanwhile;"
+                " evaluate again"
+            )
+        self._version = version
+
+
+def _timed(ask: Any, queries: Sequence[str]) -> list[float]:
+    """Milliseconds of each call; a few calls first are not counted."""
+    for text in queries[:_WARM_UP]:
+        ask(text)
+    found = []
+    for text in queries:
+        started = time.perf_counter()
+        ask(text)
+        found.append((time.perf_counter() - started) * 1e3)
+    return found
