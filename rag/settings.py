@@ -68,6 +68,9 @@ class Settings(BaseSettings):
     generator_api_key_file: Path | None = Field(
         None, description="File that holds the key, instead of the key itself"
     )
+    generator_context_tokens: int = Field(
+        8_192, ge=512, description="Tokens that prompt and answer may have together"
+    )
 
     default_deadline_ms: int = Field(
         50_000, ge=1, lt=60_000, description="Deadline of requests that name none, milliseconds"
@@ -166,7 +169,8 @@ def _explain(error: ValidationError, environ: Mapping[str, str]) -> str:
     """The first thing wrong, as one line without the value: it may be a secret."""
     first = error.errors(include_url=False, include_input=False)[0]
     place = str(first["loc"][0]) if first["loc"] else "settings"
-    variable = next((name for name in _names(place) if name in environ), place.upper())
+    names = _names(place)
+    variable = next((name for name in names if name in environ), names[-1])
     hint = ""
     if environ.get(variable, "").startswith("tcp://"):
         hint = " (Kubernetes sets it for a service named 'rag': set enableServiceLinks to false)"
@@ -181,7 +185,7 @@ def _names(place: str) -> list[str]:
         names = [str(c) for c in alias.choices] if isinstance(alias, AliasChoices) else [name]
         if place in names:
             return [*names, _variable(name)]
-    return []
+    return [place]
 
 
 def _check(settings: Settings) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from contextlib import aclosing, asynccontextmanager
@@ -11,11 +12,14 @@ from typing import NamedTuple
 
 from rag.answering.answer import Answerer, Finished, TextDelta
 from rag.errors import GeneratorFailure, GeneratorTimeout
+from rag.models.generator import Generator
 from rag.retrieval.retriever import Retrieved, Retriever
 from rag.service.batching import Batcher, BatchStats
 from rag.service.errors import one_line
 from rag.service.schemas import InvocationRequest
 from rag.types import Answer, Passage, Query
+
+logger = logging.getLogger(__name__)
 
 GENERATOR_GRACE_S = 0.25
 """How long after the deadline a generator that does not keep it is cut off."""
@@ -71,7 +75,7 @@ class Engine:
         answerer: Answerer,
         *,
         version: str,
-        generator: str,
+        generator: Generator,
         cost: Callable[[Query], int],
         batch_max_tokens: int,
         queue_max_items: int,
@@ -106,6 +110,7 @@ class Engine:
     async def close(self) -> bool:
         """Fails whoever still waits; True when no thread is left inside a library."""
         await self._batcher.close()
+        await self._generator.aclose()
         return await asyncio.to_thread(self._batcher.join, 0.5)
 
     async def events(self, call: Call) -> AsyncGenerator[Event, None]:
@@ -118,7 +123,7 @@ class Engine:
         passages = await self._retrieve(call, done)
         yield Found(passages)
         if request.mode == "answer":
-            done.generator = self._generator
+            done.generator = self._generator.name
             began, said = time.monotonic(), False
             try:
                 async with aclosing(self._generate(call, passages)) as pieces:
@@ -131,6 +136,7 @@ class Engine:
             except GeneratorFailure as failure:
                 if request.on_generator_failure == "error" or (request.stream and said):
                     raise
+                logger.warning(str(failure), extra={"request_id": call.request_id})
                 done.degraded.append(f"generator: {one_line(str(failure))}")
             done.timings_ms["generate"] = (time.monotonic() - began) * 1e3
         done.timings_ms["total"] = (time.monotonic() - call.arrived) * 1e3

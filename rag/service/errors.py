@@ -62,8 +62,9 @@ def problem_of(error: Exception, request_id: str) -> Problem:
         logger.error("unhandled error", exc_info=error, extra={"request_id": request_id})
         return Problem(500, "internal", INTERNAL)
     status = status_of(type(error))
-    if status >= 500 and error.__cause__ is not None:
-        logger.error(str(error), exc_info=error, extra={"request_id": request_id})
+    if status >= 500 and not isinstance(error, errors.NotReady):
+        cause = error if error.__cause__ is not None else None
+        logger.warning(str(error), exc_info=cause, extra={"request_id": request_id})
     headers: tuple[tuple[bytes, bytes], ...] = ()
     if isinstance(error, errors.Overloaded):
         headers = ((b"retry-after", b"%d" % max(1, math.ceil(error.retry_after_s))),)

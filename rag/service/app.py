@@ -1,0 +1,226 @@
+"""The composition root: settings in, a server out. The port is bound first, the bundle loads in
+the background, and SIGTERM drains.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import uvicorn
+
+from rag.answering.answer import Answerer
+from rag.errors import ConfigurationError, RagError
+from rag.models.extractive import ExtractiveGenerator
+from rag.models.generator import Generator
+from rag.models.openai_generator import OpenAIGenerator
+from rag.models.tokenizer import Tokenizer
+from rag.retrieval.opening import Opened, open_retriever
+from rag.service.engine import Engine
+from rag.service.metrics import Metrics
+from rag.service.routes import create_app
+from rag.service.schemas import Limits
+from rag.service.state import Service
+from rag.settings import Settings
+from rag.types import Query
+
+logger = logging.getLogger(__name__)
+
+BACKLOG = 2048
+KEEP_ALIVE_S = 75
+"""Longer than the platform's pauses between requests, which reuse connections."""
+HANG_UP_S = 1
+"""For connections to close once their requests have ended."""
+LINGER_S = 1
+"""For an answer's thread to end once nobody waits for it."""
+
+
+def limits_of(settings: Settings) -> Limits:
+    """What one request may ask for."""
+    return Limits(
+        default_deadline_ms=settings.default_deadline_ms,
+        max_deadline_ms=settings.max_deadline_ms,
+        max_payload_bytes=settings.max_payload_bytes,
+        max_query_chars=settings.max_query_chars,
+        max_top_k=settings.max_top_k,
+        max_generation_tokens=settings.max_generation_tokens,
+        max_records=settings.max_records,
+        record_concurrency=settings.record_concurrency,
+        deadline_per_record=settings.batch_transform,
+    )
+
+
+def load_engine(settings: Settings, metrics: Metrics) -> Engine:
+    """Everything that answers: bundle verified, encoder proven, first search made.
+
+    Blocks for seconds. Raises BundleError, StorageError, ConfigurationError.
+    """
+    opened = open_retriever(
+        settings.bundle,
+        cache_dir=settings.cache_dir,
+        backend=settings.encoder_backend,
+        device=settings.encoder_device,
+        precision=settings.encoder_precision,
+        threads=settings.encoder_threads,
+    )
+    generator = _generator(settings, opened)
+    answerer = Answerer(
+        generator,
+        terms=opened.bundle.analyzer.terms,
+        max_context_tokens=settings.generator_context_tokens,
+    )
+    version = opened.bundle.manifest.version
+    metrics.index(version)
+    return Engine(
+        opened.retriever,
+        answerer,
+        version=version,
+        generator=generator,
+        cost=_cost(opened),
+        batch_max_tokens=settings.batch_max_tokens,
+        queue_max_items=settings.queue_max_items,
+        stalled_after_s=settings.batch_stalled_after_s,
+        observe_batch=metrics.batch,
+        observe_done=metrics.done,
+    )
+
+
+def _generator(settings: Settings, opened: Opened) -> Generator:
+    if settings.generator == "openai":
+        return OpenAIGenerator(
+            settings.generator_url or "",
+            settings.generator_model or "",
+            api_key=settings.generator_key(),
+        )
+    embedder = opened.embedder
+    return ExtractiveGenerator(
+        opened.bundle.analyzer.terms, embedder.embed_passages, embedder.embed_queries
+    )
+
+
+def _cost(opened: Opened) -> Callable[[Query], int]:
+    """A query's tokens, as many as the encoder reads of it."""
+    tokenizer = Tokenizer.load(opened.bundle.encoder_folder)
+    most = opened.embedder.config.max_tokens
+    return lambda query: min(most, int(tokenizer.count([query.text])[0]))
+
+
+def serve(settings: Settings) -> int:
+    """Serves until SIGTERM or SIGINT; the exit code: 0 after a drain, 1 if nothing can be served.
+
+    Raises ConfigurationError when the port cannot be had.
+    """
+    return asyncio.run(_serve(settings, _listen(settings.host, settings.port)))
+
+
+class _Server(uvicorn.Server):
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Leaves signals to `_serve`: after a drain the process ends with 0, not by a signal."""
+        yield
+
+
+async def _serve(settings: Settings, listener: socket.socket) -> int:
+    metrics, service = Metrics(), Service(limits_of(settings), max_in_flight=settings.max_in_flight)
+    metrics.watch(service)
+    server = _Server(
+        uvicorn.Config(
+            create_app(service, metrics),
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            lifespan="off",
+            ws="none",
+            timeout_keep_alive=KEEP_ALIVE_S,
+            timeout_graceful_shutdown=HANG_UP_S,
+        )
+    )
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    serving = asyncio.create_task(server.serve(sockets=[listener]))
+    serving.add_done_callback(lambda _: stop.set())
+    logger.info("listening on %s:%d", *listener.getsockname()[:2])
+    loader = _Loader(settings, metrics, service, stop)
+    loader.start()
+    await stop.wait()
+    logger.info("stopping: %d requests in flight", service.in_flight)
+    await service.drain(settings.drain_timeout_s)
+    server.should_exit = True
+    await serving
+    clean = not loader.is_alive()
+    if service.engine is not None:
+        clean = await service.engine.close() and clean
+    logger.info("stopped")
+    return _end(loader.exit_code, clean=clean)
+
+
+class _Loader(threading.Thread):
+    """Loads the engine beside the event loop, so that /ping answers meanwhile.
+
+    A daemon thread: a stop does not wait for it. `exit_code` is 1 when loading has failed.
+    """
+
+    def __init__(
+        self, settings: Settings, metrics: Metrics, service: Service, stop: asyncio.Event
+    ) -> None:
+        super().__init__(name="loader", daemon=True)
+        self.exit_code = 0
+        self._settings = settings
+        self._metrics = metrics
+        self._service = service
+        self._stop = stop
+        self._loop = asyncio.get_running_loop()
+
+    def run(self) -> None:
+        began = time.monotonic()
+        try:
+            engine = load_engine(self._settings, self._metrics)
+        except RagError as error:
+            logger.critical("cannot serve %s: %s", self._settings.bundle, error)
+        except Exception:
+            logger.critical("cannot serve %s", self._settings.bundle, exc_info=True)
+        else:
+            took_s = round(time.monotonic() - began, 3)
+            fields = {"index_version": engine.version, "took_s": took_s}
+            logger.info("ready to serve %s", self._settings.bundle, extra=fields)
+            self._loop.call_soon_threadsafe(self._service.begin, engine)
+            return
+        self._loop.call_soon_threadsafe(self._failed)
+
+    def _failed(self) -> None:
+        self._service.fail()
+        if self._settings.exit_on_load_failure:
+            self.exit_code = 1
+            self._stop.set()
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        return socket.create_server((host, port), family=family, backlog=BACKLOG)
+    except OSError as error:
+        raise ConfigurationError(
+            f"cannot listen on {host}:{port}: {error}; set RAG_HOST and RAG_PORT"
+        ) from None
+
+
+def _end(code: int, *, clean: bool) -> int:
+    """`code`; but a thread that is still inside a library must not hold the exit, or crash while
+    the interpreter is torn down: then the process ends without that.
+    """
+    if not clean:
+        logging.shutdown()
+        os._exit(code)
+    guard = threading.Timer(LINGER_S, os._exit, (code,))
+    guard.daemon = True
+    guard.start()
+    return code

@@ -1,0 +1,206 @@
+"""POST /invocations: one JSON object or JSON Lines in; a reply, lines or a stream out.
+
+A plain ASGI application: the one hot route passes no middleware and no dependency injection.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import aclosing
+from typing import Any
+
+from rag.errors import InvalidRequest, NotReady
+from rag.service import json_lines, negotiation, replies
+from rag.service.body import ClientLeft, Receive, read_body
+from rag.service.engine import Call, Done, Engine, Found
+from rag.service.errors import problem_of
+from rag.service.metrics import Metrics
+from rag.service.negotiation import Headers
+from rag.service.schemas import InvocationRequest, parse_request
+from rag.service.state import Phase, Service
+from rag.service.streaming import STREAMS, Exchange, Send, watching
+
+logger = logging.getLogger(__name__)
+
+CLIENT_LEFT = 499
+READER_GRACE_S = 5.0
+"""How long after its deadline a stream may take to be read."""
+
+
+class Invocations:
+    """Handles the requests of one service."""
+
+    def __init__(self, service: Service, metrics: Metrics) -> None:
+        self._service = service
+        self._metrics = metrics
+
+    async def __call__(self, scope: Mapping[str, Any], receive: Receive, send: Send) -> None:
+        arrived = time.monotonic()
+        headers = negotiation.read_headers(scope["headers"])
+        attributes = negotiation.sanitised(headers.attributes)
+        exchange = Exchange(send, negotiation.request_id_of(headers), attributes)
+        status = CLIENT_LEFT
+        try:
+            await self._answer(headers, receive, exchange, arrived)
+            status = exchange.status
+        except ClientLeft:
+            logger.debug("the client left", extra={"request_id": exchange.request_id})
+        except asyncio.CancelledError:
+            if self._service.phase is not Phase.DRAINING:
+                raise
+            status = await self._fail(exchange, NotReady("the service is shutting down; retry"))
+        except Exception as error:  # noqa: BLE001 - every failure is an answer, see errors.py
+            status = await self._fail(exchange, error)
+        finally:
+            self._metrics.request(status)
+
+    async def _fail(self, exchange: Exchange, error: Exception) -> int:
+        """Tells the client; the status that counts, though a stream began with 200."""
+        problem = problem_of(error, exchange.request_id)
+        await exchange.fail(problem)
+        return problem.status
+
+    async def _answer(
+        self, headers: Headers, receive: Receive, exchange: Exchange, arrived: float
+    ) -> None:
+        limits = self._service.limits
+        with self._service.admit() as engine:
+            lines = negotiation.is_json_lines(headers.content_type)
+            body = await read_body(
+                receive,
+                length=headers.content_length,
+                most_bytes=limits.max_payload_bytes,
+                deadline=arrived + limits.default_deadline_ms / 1e3,
+            )
+            if lines:
+                await self._lines(engine, body, headers, receive, exchange, arrived)
+                return
+            call = self._call(parse_request(body, limits), exchange.request_id, arrived)
+            if call.request.stream:
+                await self._stream(engine, call, headers, receive, exchange)
+                return
+            media_type = negotiation.choose(headers.accept, (negotiation.JSON,))
+            async with watching(receive):
+                reply = await whole_reply(engine, call)
+            await exchange.reply(replies.dumps(reply), media_type=media_type)
+
+    def _call(self, request: InvocationRequest, request_id: str, arrived: float) -> Call:
+        milliseconds = request.deadline_ms or self._service.limits.default_deadline_ms
+        return Call(request, request_id, arrived, arrived + milliseconds / 1e3)
+
+    async def _stream(
+        self, engine: Engine, call: Call, headers: Headers, receive: Receive, exchange: Exchange
+    ) -> None:
+        """Frames as they are made. The head is sent with the first of them, so that a failure
+        before it has a status of its own.
+        """
+        media_type = negotiation.choose(headers.accept, STREAMS)
+        primed = 1
+        if call.request.on_generator_failure == "error" and call.request.mode == "answer":
+            primed = 2  # the caller would rather have the generator's status than the passages
+        try:
+            async with (
+                asyncio.timeout_at(call.deadline + READER_GRACE_S),
+                aclosing(frames(engine, call)) as made,
+                watching(receive),
+            ):
+                first = [await anext(made) for _ in range(primed)]
+                await exchange.open(media_type)
+                for frame in first:
+                    await exchange.frame(frame)
+                async for frame in made:
+                    await exchange.frame(frame)
+        except TimeoutError:  # every stage keeps the deadline: it is the reader who does not
+            raise ClientLeft from None
+        await exchange.close()
+
+    async def _lines(
+        self,
+        engine: Engine,
+        body: bytes,
+        headers: Headers,
+        receive: Receive,
+        exchange: Exchange,
+        arrived: float,
+    ) -> None:
+        limits = self._service.limits
+        sent = headers.content_type.partition(";")[0].strip().lower()
+        media_type = negotiation.choose(headers.accept, (sent, *negotiation.JSON_LINES))
+        lines = json_lines.records(body, limits.max_records)
+
+        async def answer(line: bytes, number: int) -> bytes:
+            began = time.monotonic() if limits.deadline_per_record else arrived
+            return await self._record(engine, line, f"{exchange.request_id}-{number}", began)
+
+        async with watching(receive):
+            reply = await json_lines.answer_all(
+                lines, answer, concurrency=limits.record_concurrency
+            )
+        await exchange.reply(reply, media_type=media_type)
+
+    async def _record(self, engine: Engine, line: bytes, request_id: str, began: float) -> bytes:
+        """One record's line: its reply or its error."""
+        try:
+            request = parse_request(line, self._service.limits)
+            if request.stream:
+                raise InvalidRequest("stream is true in a JSON Lines record; leave it out")
+            reply = replies.dumps(await whole_reply(engine, self._call(request, request_id, began)))
+        except Exception as error:  # noqa: BLE001 - every failure is an answer, see errors.py
+            problem = problem_of(error, request_id)
+            self._metrics.record(problem.status)
+            return problem.to_json(request_id)
+        self._metrics.record(200)
+        return reply
+
+
+async def whole_reply(engine: Engine, call: Call) -> dict[str, Any]:
+    """The reply to a request that does not stream; raises what `Engine.events` raises."""
+    passages: list[dict[str, Any]] = []
+    reply: dict[str, Any] = {}
+    async with aclosing(engine.events(call)) as events:
+        async for event in events:
+            if isinstance(event, Found):
+                passages = replies.passages_json(event.passages)
+            elif isinstance(event, Done):
+                reply = _answer_fields(call, event) | {"passages": passages}
+                reply |= _closing_fields(engine, call, event)
+    return reply
+
+
+async def frames(engine: Engine, call: Call) -> AsyncGenerator[dict[str, Any], None]:
+    """The frames of a stream: passages, deltas, done."""
+    async with aclosing(engine.events(call)) as events:
+        async for event in events:
+            if isinstance(event, Found):
+                yield {
+                    "type": "passages",
+                    "passages": replies.passages_json(event.passages),
+                    "index_version": engine.version,
+                    "request_id": call.request_id,
+                }
+            elif isinstance(event, Done):
+                yield (
+                    {"type": "done"}
+                    | _answer_fields(call, event)
+                    | _closing_fields(engine, call, event)
+                )
+            else:
+                yield {"type": "delta", "text": event.text}
+
+
+def _answer_fields(call: Call, done: Done) -> dict[str, Any]:
+    return replies.answer_json(done.answer) if call.request.mode == "answer" else {}
+
+
+def _closing_fields(engine: Engine, call: Call, done: Done) -> dict[str, Any]:
+    """What a whole reply and a stream's last frame have in common."""
+    return {
+        "index_version": engine.version,
+        "generator": done.generator,
+        "degraded": done.degraded,
+        "timings_ms": replies.timings_json(done.timings_ms),
+        "request_id": call.request_id,
+    }

@@ -1,0 +1,71 @@
+"""The OpenAPI document: /invocations reads its body raw, so its schemas are put in here."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastapi import FastAPI
+from fastapi.openapi.utils import get_openapi
+from pydantic import BaseModel
+from pydantic.json_schema import models_json_schema
+
+from rag.service import negotiation, replies
+from rag.service.schemas import InvocationRequest
+
+_REF = "#/components/schemas/{model}"
+_FRAMES = (replies.PassagesFrame, replies.DeltaFrame, replies.DoneFrame, replies.ErrorFrame)
+_ERRORS = {
+    400: "The request is not valid",
+    406: "No media type that Accept names can be sent",
+    413: "The body is too large",
+    415: "The body's media type is not known",
+    429: "Overloaded; Retry-After says when to come back",
+    500: "A model or an index failed on this request",
+    502: "The generator failed, and the request asked to hear of it",
+    503: "Loading or shutting down",
+    504: "The deadline passed",
+}
+
+
+def document(app: FastAPI) -> dict[str, Any]:
+    """OpenAPI of all routes of `app`, /invocations included."""
+    made = get_openapi(
+        title=app.title, version=app.version, description=app.description, routes=app.routes
+    )
+    models: list[type[BaseModel]] = [
+        InvocationRequest, replies.InvocationReply, replies.ErrorReply, *_FRAMES,
+    ]  # fmt: skip
+    _, definitions = models_json_schema(
+        [(model, "validation") for model in models], ref_template=_REF
+    )
+    made.setdefault("components", {}).setdefault("schemas", {}).update(definitions["$defs"])
+    made["paths"]["/invocations"] = {"post": _invocations()}
+    return made
+
+
+def _invocations() -> dict[str, Any]:
+    one, many = {"schema": _ref(InvocationRequest)}, {"schema": {"type": "string"}}
+    frames = {"schema": {"oneOf": [_ref(frame) for frame in _FRAMES]}}
+    error = {negotiation.JSON: {"schema": _ref(replies.ErrorReply)}}
+    answered = {
+        negotiation.JSON: {"schema": _ref(replies.InvocationReply)},
+        negotiation.JSON_LINES[0]: many,
+        negotiation.NDJSON: frames,
+        negotiation.EVENTS: frames,
+    }
+    return {
+        "summary": "Answer a question, or retrieve passages",
+        "description": "One JSON object, or JSON Lines answered line for line in order. With"
+        " `stream` the reply is frames: passages, deltas, then done or an error.",
+        "operationId": "invocations",
+        "requestBody": {
+            "required": True,
+            "content": {negotiation.JSON: one, negotiation.JSON_LINES[0]: many},
+        },
+        "responses": {"200": {"description": "Answered", "content": answered}}
+        | {str(k): {"description": v, "content": error} for k, v in _ERRORS.items()},
+    }
+
+
+def _ref(model: type[BaseModel]) -> dict[str, str]:
+    return {"$ref": _REF.format(model=model.__name__)}

@@ -1,0 +1,105 @@
+"""Replies onto the connection: whole ones, and streams of newline-delimited or SSE frames."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, MutableMapping
+from contextlib import asynccontextmanager
+from typing import Any
+
+from rag.service.body import ClientLeft, Receive, client_left
+from rag.service.errors import Problem
+from rag.service.negotiation import CUSTOM_ATTRIBUTES, EVENTS, JSON, NDJSON
+from rag.service.replies import dumps
+
+Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+STREAMS = (NDJSON, EVENTS)
+
+
+class Exchange:
+    """One reply under way. Each carries the request id and the sanitised custom attributes."""
+
+    def __init__(self, send: Send, request_id: str, attributes: str) -> None:
+        self._send = send
+        self._media_type = ""
+        self.request_id = request_id
+        self.status = 0
+        """The status that was sent; 0 before."""
+        self._headers = [(b"x-request-id", request_id.encode())]
+        if attributes:
+            self._headers.append((CUSTOM_ATTRIBUTES, attributes.encode()))
+
+    async def reply(
+        self,
+        body: bytes,
+        *,
+        status: int = 200,
+        media_type: str = JSON,
+        headers: Iterable[tuple[bytes, bytes]] = (),
+    ) -> None:
+        """Sends a whole reply."""
+        length = (b"content-length", b"%d" % len(body))
+        await self._start(status, media_type, [length, *headers])
+        await self._send({"type": "http.response.body", "body": body})
+
+    async def open(self, media_type: str) -> None:
+        """Sends the head of a stream; from here on, failures are frames."""
+        self._media_type = media_type
+        unbuffered = [(b"cache-control", b"no-cache"), (b"x-accel-buffering", b"no")]
+        await self._start(200, media_type, unbuffered)
+
+    async def frame(self, frame: Mapping[str, Any]) -> None:
+        """Sends one frame of a stream; `frame["type"]` names its kind."""
+        data = dumps(frame)
+        if self._media_type == EVENTS:
+            data = b"event: %s\ndata: %s\n\n" % (str(frame["type"]).encode(), data)
+        else:
+            data += b"\n"
+        await self._send({"type": "http.response.body", "body": data, "more_body": True})
+
+    async def close(self) -> None:
+        """Ends a stream."""
+        await self._send({"type": "http.response.body", "body": b""})
+
+    async def fail(self, problem: Problem) -> None:
+        """Tells the client: by status, or by a last frame where a stream has begun."""
+        if not self.status:
+            body = problem.to_json(self.request_id)
+            await self.reply(body, status=problem.status, headers=problem.headers)
+        elif self._media_type:
+            await self.frame({"type": "error", **problem.body(self.request_id)})
+            await self.close()
+
+    async def _start(
+        self, status: int, media_type: str, headers: Iterable[tuple[bytes, bytes]]
+    ) -> None:
+        self.status = status
+        kind = (b"content-type", media_type.encode())
+        head = [kind, *self._headers, *headers]
+        await self._send({"type": "http.response.start", "status": status, "headers": head})
+
+
+@asynccontextmanager
+async def watching(receive: Receive) -> AsyncIterator[None]:
+    """Cancels the work inside when the client leaves, and raises ClientLeft in its place.
+
+    To be entered when the body has been read, and left before the reply ends.
+    """
+    task = asyncio.current_task()
+    if task is None:
+        raise RuntimeError("requests are handled inside a task")
+    watcher = asyncio.create_task(client_left(receive))
+
+    def cancel(_: object) -> None:
+        task.cancel()
+
+    watcher.add_done_callback(cancel)
+    try:
+        yield
+    except asyncio.CancelledError:
+        if watcher.done() and task.uncancel() == 0:
+            raise ClientLeft from None
+        raise
+    finally:
+        watcher.remove_done_callback(cancel)
+        watcher.cancel()
