@@ -41,6 +41,6 @@ def configure(level: str = "INFO", stream: TextIO | None = None) -> None:
     handler.setFormatter(JsonLines())
     logging.basicConfig(level=level, handlers=[handler], force=True)
     logging.captureWarnings(True)
-    # Their lines at INFO hold the addresses of every call made.
-    for chatty in ("httpx", "httpcore", "openai", "urllib3"):
+    # Their lines at INFO tell of every call made, or of nothing at all.
+    for chatty in ("faiss", "httpx", "httpcore", "openai", "urllib3", "uvicorn"):
         logging.getLogger(chatty).setLevel(max(logging.WARNING, logging.getLevelName(level)))

@@ -177,7 +177,7 @@ class _Loader(threading.Thread):
         self._settings = settings
         self._metrics = metrics
         self._service = service
-        self._stop = stop
+        self._stopping = stop
         self._loop = asyncio.get_running_loop()
 
     def run(self) -> None:
@@ -200,7 +200,7 @@ class _Loader(threading.Thread):
         self._service.fail()
         if self._settings.exit_on_load_failure:
             self.exit_code = 1
-            self._stop.set()
+            self._stopping.set()
 
 
 def _listen(host: str, port: int) -> socket.socket:
