@@ -25,7 +25,7 @@ $(STAMP): pyproject.toml
 	@touch $(STAMP)
 
 demo: setup  ## Build the sample bundle, serve it, ask it questions
-	@$(BIN)/python -m eval.sample.demo
+	@$(BIN)/python -m eval.demo
 
 test: setup  ## Run every check and every test
 	@$(MAKE) --no-print-directory check

@@ -13,6 +13,7 @@ import typer
 from rich.console import Console
 
 from rag.errors import ConfigurationError, RagError
+from rag.models.load import Backend
 
 app = typer.Typer(
     name="rag-indexer",
@@ -95,7 +96,7 @@ def build(
     k1: Annotated[float | None, typer.Option(help="BM25 term saturation.")] = None,
     b: Annotated[float | None, typer.Option(help="BM25 length normalisation.")] = None,
     backend: Annotated[
-        str, typer.Option(help="What embeds the passages: torch or onnx.")
+        Backend, typer.Option(help="What embeds the passages.")
     ] = "torch",
     device: Annotated[str, typer.Option(help="cpu, cuda or cuda:N (backend torch).")] = "cpu",
     precision: Annotated[

@@ -21,7 +21,7 @@ from rag.index.chunks import DocumentRecord, write_chunks
 from rag.index.dense import build_dense
 from rag.index.sparse import build_sparse
 from rag.models.export import export_encoder
-from rag.models.load import load_embedder
+from rag.models.load import Backend, load_embedder
 
 from indexer.chunking import Chunker, ChunkerOptions
 from indexer.embedding import embed_spool
@@ -62,7 +62,7 @@ class BuildOptions:
     fusion: dict[str, Any] = field(default_factory=lambda: dict(DEFAULT_FUSION))
     safetensors: bool = True
     strict: bool = False
-    backend: str = "torch"
+    backend: Backend = "torch"
     device: str = "cpu"
     precision: str = "float32"
     threads: int | None = None
@@ -120,13 +120,14 @@ def build(
         max_tokens=options.max_tokens,
         prompts=options.prompts,
     )
-    chunker = Chunker(Tokenizer.load(encoder_source), config, options.chunker)
+    tokenizer = Tokenizer.load(encoder_source)
+    chunker = Chunker(tokenizer, config, options.chunker)
     items = source.items()
     clock.lap("list")
     work = folder / ".work"
     work.mkdir()
     with Spool(work / "chunks.jsonl") as spool:
-        records, skipped = _read_all(source, items, chunker, spool, progress)
+        records, skipped = _read_all(source, items, chunker, tokenizer, spool, progress)
         spool.finish()
         _check(options, spool, skipped, len(items))
         clock.lap("parse")
@@ -165,7 +166,7 @@ def build(
         "skipped": len(skipped),
         "terms": int(sparse["counts"]["terms"]),
     }
-    manifest = _seal(folder, references, digest, counts, measured, source.uri)
+    manifest = _seal(folder, references, digest, counts, {"encoder": measured}, source.uri)
     clock.lap("seal")
     return BuildReport(
         version=manifest.version,
@@ -178,7 +179,12 @@ def build(
 
 
 def _read_all(
-    source: Source, items: Sequence[Item], chunker: Chunker, spool: Spool, progress: Progress
+    source: Source,
+    items: Sequence[Item],
+    chunker: Chunker,
+    tokenizer: Tokenizer,
+    spool: Spool,
+    progress: Progress,
 ) -> tuple[list[DocumentRecord], list[Skipped]]:
     """Reads, parses and chunks every item into the spool."""
     records: list[DocumentRecord] = []
@@ -198,7 +204,7 @@ def _read_all(
             else:
                 seen.add(item.doc_id)
                 records.append(record)
-                spool.add(chunks, chunker.tokens(chunks))
+                spool.add(chunks, tokenizer.count([chunk.indexed_text for chunk in chunks]))
             step.advance()
     return records, skipped
 

@@ -8,7 +8,7 @@ from typing import Any
 from rag.errors import BundleMixed
 from rag.index.bundle import open_bundle
 from rag.models.encoder import EncoderConfig
-from rag.models.golden import check_golden
+from rag.models.golden import check_golden, required_cosine
 from rag.models.load import load_embedder
 
 PRECISIONS = ("float32", "int8")
@@ -31,7 +31,8 @@ def verify(uri: str, cache_dir: Path) -> dict[str, Any]:
     golden = {}
     for precision in PRECISIONS:
         embedder = load_embedder(bundle.encoder_folder, backend="onnx", precision=precision)
-        golden[precision] = check_golden(embedder, bundle.encoder_folder)
+        least = required_cosine(precision, manifest.measured["encoder"])
+        golden[precision] = check_golden(embedder, bundle.encoder_folder, min_cosine=least)
     return {
         "version": manifest.version,
         "files": len(manifest.files),

@@ -9,8 +9,8 @@ from rag.errors import BundleMixed
 from rag.index.bundle import Bundle, open_bundle
 from rag.index.seal import Progress
 from rag.models.embedder import Embedder
-from rag.models.golden import check_golden
-from rag.models.load import load_embedder
+from rag.models.golden import check_golden, required_cosine
+from rag.models.load import Backend, load_embedder
 from rag.retrieval.retriever import Retriever
 from rag.types import Query
 
@@ -29,7 +29,7 @@ def open_retriever(
     *,
     cache_dir: Path | None = None,
     verify: bool = True,
-    backend: str = "onnx",
+    backend: Backend = "onnx",
     device: str = "cpu",
     precision: str = "float32",
     threads: int | None = None,
@@ -50,7 +50,8 @@ def open_retriever(
             f"{bundle.encoder_folder} holds another encoder than the one that the manifest names;"
             " build the bundle again"
         )
-    check_golden(embedder, bundle.encoder_folder)
+    least = required_cosine(precision, bundle.manifest.measured.get("encoder", {}))
+    check_golden(embedder, bundle.encoder_folder, min_cosine=least)
     retriever = Retriever(bundle, embedder)
     retriever.search([Query("warm up", top_k=1)])
     return Opened(bundle, embedder, retriever)
