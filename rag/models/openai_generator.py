@@ -26,6 +26,7 @@ T = TypeVar("T")
 
 _MARGIN_S = 0.05  # left to the caller to say, before its own deadline, that there was no answer
 _GRACE_S = 1.0  # waited for `[DONE]` after the frame with the finish reason
+_DRAIN_S = 0.2  # waited for the end of the body after `[DONE]`
 _MAX_BODY = 16 * 2**20  # bytes of a body that is read whole
 
 
@@ -146,8 +147,11 @@ class OpenAIGenerator:
                     if finished_at:  # all the text is here; only the courtesy is missing
                         return
                     raise
-                if event is None or event.data.strip() == "[DONE]":
+                if event is None:
                     break
+                if event.data.strip() == "[DONE]":
+                    await _drain(events)
+                    return
                 chunk = self._parse(read_chunk, event.data)
                 if chunk.text:
                     yield chunk.text
@@ -155,13 +159,11 @@ class OpenAIGenerator:
                     finished_at = time.monotonic()
         finally:
             await events.aclose()
-        if event is None and not finished_at:
+        if not finished_at:
             raise GeneratorProtocolError(
                 "generator endpoint ended its stream without a finish reason or [DONE]: "
                 "the answer may be cut short; ask again"
             )
-        if event is not None:
-            await _drain(response)
 
     def _parse(self, reader: Any, data: str) -> Any:
         try:
@@ -246,11 +248,11 @@ async def _read_body(response: httpx.Response) -> str:
     return b"".join(parts).decode("utf-8", "replace")
 
 
-async def _drain(response: httpx.Response) -> None:
+async def _drain(events: AsyncIterator[ServerSentEvent]) -> None:
     """Reads what follows `[DONE]`, so that the connection can be used again."""
     try:
-        async with asyncio.timeout(0.2):
-            async for _ in response.aiter_raw():
+        async with asyncio.timeout(_DRAIN_S):
+            async for _ in events:
                 pass
-    except (TimeoutError, httpx.HTTPError, httpx.StreamConsumed):
+    except (TimeoutError, httpx.HTTPError):
         return

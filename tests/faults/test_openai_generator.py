@@ -1,0 +1,446 @@
+"""What the endpoint's side of the wire can do wrong, and what each fault is called.
+
+The server here is a fake endpoint: raw asyncio TCP, so that it can break the protocol.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import socket
+import struct
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+
+import anyio
+import httpx
+import pytest
+
+from rag.errors import (
+    ConfigurationError,
+    GeneratorFailure,
+    GeneratorProtocolError,
+    GeneratorThrottled,
+    GeneratorTimeout,
+    GeneratorUnavailable,
+)
+from rag.models.generator import Prompt
+from rag.models.openai_generator import OpenAIGenerator
+from rag.types import Message
+
+Reply = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
+PROMPT = Prompt("q", [], [Message("user", "질문")], max_tokens=7, temperature=0.25)
+SECRET = "token-0123456789-secret"
+
+
+class FakeEndpoint:
+    """Reads one request after the other and lets `reply` answer them, however wrongly."""
+
+    def __init__(self, reply: Reply) -> None:
+        self.reply = reply
+        self.requests: list[tuple[str, dict[str, object]]] = []
+        self.connections = 0
+        self.gone = asyncio.Event()
+        self.tasks: list[asyncio.Task[None]] = []
+        self.port = 0
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    def accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.connections += 1
+        self.tasks.append(asyncio.create_task(self.serve(reader, writer)))
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            while True:
+                head = (await reader.readuntil(b"\r\n\r\n")).decode()
+                length = int(head.lower().split("content-length:")[1].split("\r\n")[0])
+                self.requests.append((head, json.loads(await reader.readexactly(length))))
+                await self.reply(reader, writer)
+                if writer.is_closing():
+                    break
+        except (asyncio.IncompleteReadError, ConnectionError):
+            pass
+        finally:
+            self.gone.set()
+            writer.close()
+
+
+@asynccontextmanager
+async def fake_endpoint(reply: Reply) -> AsyncIterator[FakeEndpoint]:
+    endpoint = FakeEndpoint(reply)
+    server = await asyncio.start_server(endpoint.accept, "127.0.0.1", 0)
+    endpoint.port = server.sockets[0].getsockname()[1]
+    try:
+        yield endpoint
+    finally:
+        server.close()
+        for task in endpoint.tasks:
+            task.cancel()
+        await asyncio.gather(*endpoint.tasks, return_exceptions=True)
+
+
+def head(status: str = "200 OK", kind: str = "text/event-stream", extra: str = "") -> bytes:
+    return f"HTTP/1.1 {status}\r\nContent-Type: {kind}\r\n{extra}".encode()
+
+
+def says(
+    *parts: bytes | float,
+    status: str = "200 OK",
+    kind: str = "text/event-stream",
+    end: str = "chunked",
+) -> Reply:
+    """Sends the parts; numbers are pauses in seconds. `end`: 'chunked' (a proper end), 'eof' (a
+    body that ends with the connection), 'drop' (a chunked body cut off), 'reset'.
+    """
+
+    async def reply(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        chunked = end in ("chunked", "drop", "reset")
+        framing = "Transfer-Encoding: chunked\r\n\r\n" if chunked else "Connection: close\r\n\r\n"
+        writer.write(head(status, kind, framing))
+        for part in parts:
+            if isinstance(part, float):
+                await writer.drain()
+                hung_up = await _sleep_or_gone(reader, part)
+                if hung_up:
+                    raise ConnectionError
+            else:
+                writer.write(b"%x\r\n%s\r\n" % (len(part), part) if chunked else part)
+        if end == "chunked":
+            writer.write(b"0\r\n\r\n")
+        await writer.drain()
+        if end == "reset":
+            reset(writer)
+        if end in ("eof", "drop"):
+            writer.close()
+
+    return reply
+
+
+async def _sleep_or_gone(reader: asyncio.StreamReader, seconds: float) -> bool:
+    try:
+        async with asyncio.timeout(seconds):
+            return not await reader.read(1)
+    except TimeoutError:
+        return False
+
+
+def reset(writer: asyncio.StreamWriter) -> None:
+    raw = writer.get_extra_info("socket")
+    raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    writer.transport.abort()
+
+
+def frame(text: str | None = None, finish: str | None = None, **delta: object) -> bytes:
+    if text is not None:
+        delta["content"] = text
+    choice = {"index": 0, "delta": delta, "finish_reason": finish}
+    body = {"object": "chat.completion.chunk", "choices": [choice]}
+    return b"data: " + json.dumps(body, ensure_ascii=False).encode() + b"\n\n"
+
+
+def data(body: object) -> bytes:
+    return b"data: " + (body if isinstance(body, bytes) else json.dumps(body).encode()) + b"\n\n"
+
+
+DONE = b"data: [DONE]\n\n"
+
+
+async def collect(
+    generator: OpenAIGenerator, *, within_s: float = 20.0, received: list[str] | None = None
+) -> list[str]:
+    """The deltas; fails the test if the outcome is not there soon after the deadline."""
+    received = [] if received is None else received
+    deadline = time.monotonic() + within_s
+    try:
+        async for delta in generator.stream(PROMPT, deadline=deadline):
+            received.append(delta.text)
+    finally:
+        assert time.monotonic() < deadline + 5, "it went on long after the deadline"
+    return received
+
+
+def outcome(reply: Reply, *, within_s: float = 20.0) -> list[str]:
+    async def ask() -> list[str]:
+        async with fake_endpoint(reply) as endpoint:
+            generator = OpenAIGenerator(endpoint.url, "m", api_key=SECRET)
+            try:
+                return await collect(generator, within_s=within_s)
+            finally:
+                await generator.aclose()
+
+    return anyio.run(ask)
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        says(frame("물은 "), frame("끓는다."), frame(finish="stop"), DONE),
+        says(frame("", role="assistant"), frame("물은 끓는다.", finish="stop"), DONE),
+        says(b": keep-alive\n\n", frame("물은 끓는다."), b": ping\n\n", frame(finish="length")),
+        says(frame("물은 끓는다.", finish="stop"), data({"choices": [], "usage": {"x": 1}}), DONE),
+        says(frame(reasoning_content="hmm"), frame("물은 끓는다."), DONE),
+        says(frame("물은 끓는다.").replace(b"\n\n", b"\r\n\r\n"), DONE),
+        says(*[bytes([b]) for b in frame("물은 끓는다.", finish="stop")], DONE),
+        says(frame("물은 끓는다.", finish="stop"), end="eof"),
+        says(frame("물은 끓는다.", finish="stop"), end="drop"),
+        says(frame("물은 끓는다.", finish="stop"), 30.0),
+        says(frame("물은 끓는다."), DONE, 30.0),
+        says(
+            json.dumps({"choices": [{"message": {"content": "물은 끓는다."}}]}).encode(),
+            kind="application/json; charset=utf-8",
+        ),
+    ],
+)
+def test_what_counts_as_an_answer(reply: Reply) -> None:
+    deltas = outcome(reply)
+    assert "".join(deltas) == "물은 끓는다."
+    assert all(deltas)
+
+
+ERROR_503 = {"error": {"message": "engine dead", "code": 503}}
+ERROR_400 = {"object": "error", "message": "too long", "type": "BadRequestError", "code": 400}
+JSON = "application/json"
+
+
+@pytest.mark.parametrize(
+    ("reply", "failure", "message"),
+    [
+        (says(b"no", status="429 Slow", kind="text/plain"), GeneratorThrottled, "429"),
+        (says(b"{}", status="500 Oops", kind=JSON), GeneratorUnavailable, "500.*no message"),
+        (says(b"<html>", status="503 Oops", kind="text/html"), GeneratorUnavailable, "503"),
+        (says(data(ERROR_503)), GeneratorUnavailable, "engine dead"),
+        (says(frame("a"), data(ERROR_400)), GeneratorFailure, "400.*too long"),
+        (says(data({"error": "queue", "error_type": "overloaded"})), GeneratorThrottled, "queue"),
+        (says(b'{"error": "model x?"}', status="404 No", kind=JSON), GeneratorFailure, "model x"),
+        (says(b'{"detail": "role"}', status="422 No", kind=JSON), GeneratorFailure, "role"),
+        (says(b"moved", status="307 Away"), GeneratorProtocolError, "base URL"),
+        (says(frame("a"), data(b"{not json")), GeneratorProtocolError, "not JSON"),
+        (says(data([1])), GeneratorProtocolError, "not an object"),
+        (says(data({"choices": [1]})), GeneratorProtocolError, "choice"),
+        (says(data({"choices": [{"delta": {"content": 5}}]})), GeneratorProtocolError, "content"),
+        (says(data({"something": "else"})), GeneratorProtocolError, "choices"),
+        (says(data(b"[" * 100_000)), GeneratorProtocolError, "not JSON"),
+        (says(b"<html>", kind="text/html"), GeneratorProtocolError, "text/html"),
+        (says(b"{}", kind=JSON), GeneratorProtocolError, "choices"),
+        (says(frame("half")), GeneratorProtocolError, "finish reason"),
+        (says(frame("half"), end="eof"), GeneratorProtocolError, "finish reason"),
+        (says(end="eof"), GeneratorProtocolError, "finish reason"),
+        (says(frame("half"), end="drop"), GeneratorUnavailable, "closed the connection"),
+        (says(frame("half"), 0.05, end="reset"), GeneratorUnavailable, "closed the connection"),
+        (says(DONE), GeneratorFailure, "without any text"),
+    ],
+)
+def test_each_fault_has_its_name(
+    reply: Reply, failure: type[GeneratorFailure], message: str
+) -> None:
+    with pytest.raises(failure, match=message) as raised:
+        outcome(reply)
+    assert raised.type is failure
+    assert "\n" not in str(raised.value)
+
+
+async def _silence(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    await reader.read()
+
+
+async def _reset_at_once(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    reset(writer)
+
+
+async def _close_at_once(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    writer.close()
+
+
+async def _not_http(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    writer.write(b"220 mail.example ESMTP\r\n\r\n")
+    await writer.drain()
+    writer.close()
+
+
+def test_no_answer_at_all() -> None:
+    with pytest.raises(GeneratorUnavailable, match="closed the connection"):
+        outcome(_reset_at_once)
+    with pytest.raises(GeneratorUnavailable, match="closed the connection"):
+        outcome(_close_at_once)
+    with pytest.raises(GeneratorProtocolError, match="HTTP"):
+        outcome(_not_http)
+
+
+def test_a_refused_connection() -> None:
+    with socket.socket() as held:
+        held.bind(("127.0.0.1", 0))  # bound but not listening: connections are refused
+        url = f"http://127.0.0.1:{held.getsockname()[1]}"
+        with pytest.raises(GeneratorUnavailable, match=r"127\.0\.0\.1:\d+ refused"):
+            anyio.run(collect, OpenAIGenerator(url, "m"))
+
+
+DRIP = [part for _ in range(100) for part in (frame("x"), 0.1)]
+
+
+@pytest.mark.parametrize(
+    ("reply", "count"),
+    [
+        (_silence, 0),
+        (says(30.0), 0),
+        (says(frame("", role="assistant"), 30.0), 0),
+        (says(frame("one"), 30.0), 1),
+        (says(b": ping\n\n", *[p for _ in range(99) for p in (0.1, b": ping\n\n")]), 0),
+        (says(b"slow", 30.0, status="500 Oops"), 0),
+        (says(b'{"choices"', 30.0, kind=JSON), 0),
+    ],
+)
+def test_silence_is_a_timeout_before_the_deadline(reply: Reply, count: int) -> None:
+    received: list[str] = []
+
+    async def ask() -> float:
+        async with fake_endpoint(reply) as endpoint:
+            generator = OpenAIGenerator(endpoint.url, "m")
+            deadline = time.monotonic() + 0.7
+            with pytest.raises(GeneratorTimeout):
+                await collect(generator, within_s=0.7, received=received)
+            left = deadline - time.monotonic()
+            async with asyncio.timeout(5):
+                await endpoint.gone.wait()  # the endpoint sees that nobody listens any more
+            await generator.aclose()
+            return left
+
+    assert anyio.run(ask) > -5
+    assert len(received) == count
+
+
+def test_a_slow_drip_keeps_what_came_and_ends_at_the_deadline() -> None:
+    async def ask() -> int:
+        received: list[str] = []
+        async with fake_endpoint(says(*DRIP)) as endpoint:
+            generator = OpenAIGenerator(endpoint.url, "m")
+            with pytest.raises(GeneratorTimeout):
+                await collect(generator, within_s=1.0, received=received)
+            await generator.aclose()
+        return len(received)
+
+    assert 2 <= anyio.run(ask) < 12
+
+
+def test_a_deadline_in_the_past_asks_nobody() -> None:
+    async def ask() -> int:
+        async with fake_endpoint(says(frame("x"), DONE)) as endpoint:
+            generator = OpenAIGenerator(endpoint.url, "m")
+            with pytest.raises(GeneratorTimeout):
+                await anext(aiter(generator.stream(PROMPT, deadline=time.monotonic() - 1)))
+            await generator.aclose()
+            return endpoint.connections
+
+    assert anyio.run(ask) == 0
+
+
+def test_closing_the_iterator_closes_the_request_at_once() -> None:
+    async def ask() -> None:
+        async with fake_endpoint(says(frame("one"), 30.0)) as endpoint:
+            generator = OpenAIGenerator(endpoint.url, "m")
+            stream = generator.stream(PROMPT, deadline=time.monotonic() + 60)
+            async for _ in stream:
+                break
+            await stream.aclose()  # type: ignore[attr-defined]
+            async with asyncio.timeout(5):
+                await endpoint.gone.wait()
+            await generator.aclose()
+
+    anyio.run(ask)
+
+
+def test_cancelling_the_task_closes_the_request_at_once() -> None:
+    async def ask() -> None:
+        async with fake_endpoint(says(frame("one"), 30.0)) as endpoint:
+            generator = OpenAIGenerator(endpoint.url, "m")
+            task = asyncio.create_task(collect(generator, within_s=60))
+            while not endpoint.requests:
+                await asyncio.sleep(0.01)
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+            async with asyncio.timeout(5):
+                await endpoint.gone.wait()
+            await generator.aclose()
+
+    anyio.run(ask)
+
+
+def test_the_request_and_the_reuse_of_its_connection() -> None:
+    async def ask() -> FakeEndpoint:
+        async with fake_endpoint(says(frame("a", finish="stop"), DONE)) as endpoint:
+            generator = OpenAIGenerator(
+                endpoint.url + "/v1/", "m", api_key=SECRET, headers={"X-A": "b"}, extra={"seed": 3}
+            )
+            for _ in range(5):
+                assert await collect(generator) == ["a"]
+            await generator.aclose()
+            return endpoint
+
+    endpoint = anyio.run(ask)
+    assert endpoint.connections == 1
+    line, body = endpoint.requests[-1]
+    assert line.startswith("POST /v1/chat/completions HTTP/1.1\r\n")
+    assert f"Authorization: Bearer {SECRET}\r\n" in line
+    assert "X-A: b\r\n" in line
+    assert body == {
+        "model": "m",
+        "messages": [{"role": "user", "content": "질문"}],
+        "max_tokens": 7,
+        "temperature": 0.25,
+        "stream": True,
+        "seed": 3,
+    }
+
+
+@pytest.mark.parametrize("end", ["chunked", "eof"])
+def test_no_secret_is_repeated(end: str) -> None:
+    said = json.dumps({"error": {"message": f"bad key {SECRET} or Bearer abcdef or sk-12345678"}})
+    reply = says(said.encode(), status="401 No", kind=JSON, end=end)
+    with pytest.raises(GeneratorFailure, match="401") as raised:
+        outcome(reply)
+    for secret in (SECRET, "abcdef", "12345678"):
+        assert secret not in str(raised.value)
+
+
+def test_a_long_message_is_shortened() -> None:
+    with pytest.raises(GeneratorFailure) as raised:
+        outcome(says(b"x" * 100_000, status="400 No", kind="text/plain"))
+    assert len(str(raised.value)) < 300
+
+
+@pytest.mark.parametrize(
+    ("base", "path"),
+    [
+        ("http://h:1", "/v1/chat/completions"),
+        ("http://h:1/", "/v1/chat/completions"),
+        ("https://h/proxy/v1", "/proxy/v1/chat/completions"),
+        ("https://h/v1beta", "/v1beta/chat/completions"),
+        ("http://h/v1/chat/completions", "/v1/chat/completions"),
+    ],
+)
+def test_base_urls(base: str, path: str) -> None:
+    paths: list[str] = []
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        paths.append(request.url.path)
+        return httpx.Response(200, json={"choices": [{"message": {"content": "x"}}]})
+
+    async def ask() -> None:
+        async with httpx.AsyncClient(transport=httpx.MockTransport(answer)) as client:
+            generator = OpenAIGenerator(base, "m", client=client)
+            await collect(generator)
+            await generator.aclose()
+            await collect(generator)  # a client from outside stays open
+
+    anyio.run(ask)
+    assert paths == [path, path]
+
+
+@pytest.mark.parametrize("base", ["", "localhost:8000", "ftp://h", "http://", "http://[::"])
+def test_a_base_url_that_is_none(base: str) -> None:
+    with pytest.raises(ConfigurationError, match="base URL"):
+        OpenAIGenerator(base, "m")
