@@ -36,6 +36,7 @@ _BLOCKS = _words(
 )
 _HEADINGS = {f"h{level}": level for level in range(1, 7)}
 _CODE = frozenset(("pre", "listing", "xmp"))
+_SITE = re.compile(r"\s*[-\u2010-\u2015|·•:»/]\s*\S")
 _POWER = re.compile(r"[-+]?(?:\d{1,3}|[a-z])")  # raised: 2^53; a footnote's mark is a link
 _MAX_DEPTH = 150  # deeper nesting than any page has; below it only the text counts
 _CHARSET = re.compile(rb"<meta[^>]{0,200}charset\s*=\s*[\"']?\s*([\w-]+)", re.IGNORECASE)
@@ -60,6 +61,7 @@ def parse(data: bytes, builder: DocumentBuilder) -> None:
         if name in _META and content:
             builder.metadata.setdefault(name, content)
     _Walker(builder, None).walk(_main_content(soup.body or root))
+    builder.title = _without_site(builder.title, soup.h1)
 
 
 def parse_fragment(markup: str, builder: DocumentBuilder, page: int | None = None) -> None:
@@ -67,6 +69,14 @@ def parse_fragment(markup: str, builder: DocumentBuilder, page: int | None = Non
     soup = _soup(markup)
     if soup.body is not None:
         _Walker(builder, page).walk(soup.body)
+
+
+def _without_site(title: str | None, heading: Tag | None) -> str | None:
+    """A page's title without the name of its site: 'Orders - Example Wiki' above <h1>Orders."""
+    if title is None or heading is None:
+        return title
+    name, rest = _text(heading), one_line(title).partition(_text(heading))[2]
+    return name if name and one_line(title).startswith(name) and _SITE.match(rest) else title
 
 
 def _soup(markup: str) -> BeautifulSoup:

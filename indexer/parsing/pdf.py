@@ -19,10 +19,10 @@ _PDFIUM = threading.Lock()  # PDFium keeps global state: one caller at a time in
 _META = {"Author": "author", "Subject": "subject", "Keywords": "keywords"}
 _RUNNING_TEXT = 100  # characters; what is longer is no byline or date
 _DATE = re.compile(r"(?:D:)?(\d{4})(\d\d)?(\d\d)?")
-# Names of files and programs that stand where a title should.
-_NO_TITLE = re.compile(
+# Names of files and programs that stand where a title or an author should.
+_PLACEHOLDER = re.compile(
     r"untitled.*|microsoft (?:word|powerpoint|excel)\b.*|.*\.(?:docx?|hwpx?|indd|pdf|pptx?|ps|qxd|"
-    r"tex|dvi|txt|xlsx?|html?)|\(?anonymous\)?|unspecified|title|document\s*\d*|print|"
+    r"tex|dvi|txt|xlsx?|html?)|\(?(?:anonymous|unspecified)\)?|title|document\s*\d*|print|"
     r"powerpoint presentation|slide 1|제목 ?없음|[\W\d_]*",
     re.IGNORECASE,
 )
@@ -49,7 +49,7 @@ def parse(data: bytes, builder: DocumentBuilder) -> None:
         else:
             builder.paragraph(piece.text, piece.page)
     title = one_line(about.get("Title", ""))
-    if not _NO_TITLE.fullmatch(title) and "\ufffd" not in title:
+    if not _PLACEHOLDER.fullmatch(title) and "\ufffd" not in title:
         builder.title = title
     else:
         builder.title = _first_heading(found)
@@ -79,7 +79,8 @@ def _open(data: bytes) -> pypdfium2.PdfDocument:
 
 def _metadata(about: dict[str, str], builder: DocumentBuilder, pages: int) -> None:
     for field, key in _META.items():
-        if value := about.get(field, "").strip():
+        value = one_line(about.get(field, ""))
+        if not _PLACEHOLDER.fullmatch(value):
             builder.metadata[key] = value
     if match := _DATE.match(about.get("CreationDate", "")):
         builder.metadata["created"] = "-".join(part for part in match.groups() if part)
