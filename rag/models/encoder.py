@@ -215,7 +215,7 @@ def _pooling(
         # As sentence-transformers does for a plain transformer.
         causal = str(next(iter(model.get("architectures") or []), "")).endswith("ForCausalLM")
         mode = "lasttoken" if causal and model.get("is_causal", True) else "mean"
-        return (mode,), _hidden_size(folder, model), True
+        return (mode,), layout.hidden_size(folder), True
     modes: tuple[str, ...] = ()
     width, include_prompt = 0, True
     for module in modules:
@@ -224,21 +224,13 @@ def _pooling(
             config = layout.read_json(path)
             modes = layout.pooling_modes(config, path)
             each = config.get("embedding_dimension") or config.get("word_embedding_dimension")
-            width = int(each or _hidden_size(folder, model)) * len(modes)
+            width = int(each or layout.hidden_size(folder)) * len(modes)
             include_prompt = bool(config.get("include_prompt", True))
         elif module.kind == "Dense":
             width = int(layout.read_json(path).get("out_features") or width)
         if module.kind in ("Dense", "LayerNorm"):
             layout.require_safetensors(folder, module.path)
     return modes, width, include_prompt
-
-
-def _hidden_size(folder: Path, model: dict[str, Any]) -> int:
-    text = model.get("text_config") or model
-    for key in ("hidden_size", "d_model", "dim", "n_embd"):
-        if isinstance(text.get(key), int):
-            return int(text[key])
-    raise ConfigurationError(f"{folder / 'config.json'} does not say the hidden size")
 
 
 def _max_tokens(folder: Path, model: dict[str, Any]) -> int:

@@ -106,6 +106,16 @@ def transformer_config(folder: Path) -> dict[str, Any]:
     return {}
 
 
+def hidden_size(folder: Path) -> int:
+    """Width of a token's vector, from config.json; ConfigurationError where it is not stated."""
+    model = read_json(folder / "config.json")
+    text = model.get("text_config") or model
+    for key in ("hidden_size", "d_model", "dim", "n_embd"):
+        if isinstance(text.get(key), int):
+            return int(text[key])
+    raise ConfigurationError(f"{folder / 'config.json'} does not state the hidden size")
+
+
 def weight_files(folder: Path, path: str = "") -> list[str]:
     """Names of the safetensors files (and their index) in folder/path, relative to `folder`."""
     root = folder / path

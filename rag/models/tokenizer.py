@@ -78,19 +78,26 @@ class Tokenizer:
         return np.array(encoding.offsets, dtype=np.int64).reshape(-1, 2)
 
     def encode(self, texts: Sequence[str], max_tokens: int) -> Tokens:
-        """The model's inputs, in the order of `texts`, each cut at `max_tokens`.
+        """`tokenize`, then `pad`: the model's inputs for all of `texts`, in their order."""
+        return self.pad(self.tokenize(texts, max_tokens))
 
-        Special tokens count, and are kept. An empty sequence gives arrays of shape (0, 0).
-        Raises ConfigurationError where max_tokens leaves no room beside the special tokens.
+    def tokenize(self, texts: Sequence[str], max_tokens: int) -> list[Encoding]:
+        """One encoding for each text, in order, each cut at `max_tokens`.
+
+        Special tokens count, and are kept. Raises ConfigurationError where max_tokens leaves no
+        room beside them.
         """
         if max_tokens <= self.special:
             raise ConfigurationError(
                 f"max_tokens is {max_tokens}, special tokens alone take {self.special}"
             )
-        encodings = [
+        return [
             encoding if len(encoding) <= max_tokens else self._cut(text, max_tokens)
             for text, encoding in zip(texts, self._encode(texts), strict=True)
         ]
+
+    def pad(self, encodings: Sequence[Encoding]) -> Tokens:
+        """The encodings as arrays (n, longest), in order; shape (0, 0) for none."""
         shape = (len(encodings), max((len(encoding) for encoding in encodings), default=0))
         ids = np.full(shape, self._pad_id, dtype=np.int64)
         mask = np.zeros(shape, dtype=np.int64)

@@ -1,0 +1,113 @@
+"""An exported encoder on ONNX Runtime: no torch, no network, ready in a second."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import numpy as np
+from tokenizers import Encoding
+
+from rag.errors import ConfigurationError, ModelFailure
+from rag.models.batches import length_batches
+from rag.models.encoder import EncoderConfig
+from rag.models.threads import usable_cpus
+from rag.models.tokenizer import Tokenizer
+from rag.types import Float32, Int64
+
+Precision = Literal["float32", "int8"]
+GRAPHS: dict[str, str] = {"float32": "onnx/model.onnx", "int8": "onnx/model_int8.onnx"}
+DEFAULT_BATCH_TOKENS = 4096
+
+
+class OnnxEmbedder:
+    """An `Embedder` over a folder that `export_encoder` wrote.
+
+    A vector does not depend on the texts that it is computed with, to within rounding (1e-6).
+    `threads` defaults to the processors that this process may use; `max_batch_tokens` bounds the
+    padded tokens that run at once.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        precision: Precision = "float32",
+        threads: int | None = None,
+        max_batch_tokens: int = DEFAULT_BATCH_TOKENS,
+    ) -> None:
+        if precision not in get_args(Precision):
+            raise ConfigurationError(f"the precision {precision!r} is not float32 or int8")
+        self._config = EncoderConfig.read(folder)
+        self._tokenizer = Tokenizer.load(folder)
+        self._session = _open(folder / GRAPHS[precision], threads or usable_cpus())
+        self._inputs = {item.name for item in self._session.get_inputs()}
+        self._max_batch_tokens = max_batch_tokens
+        self._prompt_tokens = {
+            role: self._tokenizer.prompt_tokens(prompt)
+            for role, prompt in self._config.prompts.items()
+        }
+        for role, count in self._prompt_tokens.items():
+            if count + self._tokenizer.special >= self._config.max_tokens:
+                raise ConfigurationError(
+                    f"the {role} prompt takes {count} of {self._config.max_tokens} tokens;"
+                    " shorten it or raise max_tokens"
+                )
+
+    @property
+    def config(self) -> EncoderConfig:
+        return self._config
+
+    def embed_queries(self, texts: Sequence[str]) -> Float32:
+        return self._embed(texts, "query")
+
+    def embed_passages(self, texts: Sequence[str]) -> Float32:
+        return self._embed(texts, "passage")
+
+    def _embed(self, texts: Sequence[str], role: str) -> Float32:
+        prompt = self._config.prompts[role]
+        prompted = [prompt + text for text in texts]
+        encodings = self._tokenizer.tokenize(prompted, self._config.max_tokens)
+        lengths = np.array([len(encoding) for encoding in encodings], dtype=np.int64)
+        vectors = np.empty((len(texts), self._config.dimension), dtype=np.float32)
+        for rows in length_batches(lengths, self._max_batch_tokens):
+            vectors[rows] = self._run([encodings[row] for row in rows], self._prompt_tokens[role])
+        return vectors
+
+    def _run(self, encodings: Sequence[Encoding], prompt_tokens: int) -> Float32:
+        tokens = self._tokenizer.pad(encodings)
+        feed: dict[str, Int64] = {"input_ids": tokens.ids, "attention_mask": tokens.mask}
+        if "token_type_ids" in self._inputs:
+            feed["token_type_ids"] = tokens.type_ids
+        if "pooling_mask" in self._inputs:
+            feed["pooling_mask"] = tokens.mask.copy()
+            feed["pooling_mask"][:, :prompt_tokens] = 0
+        try:
+            vectors: Float32 = self._session.run(["sentence_embedding"], feed)[0]
+        except Exception as error:
+            raise ModelFailure(f"the encoder {self._config.name} failed: {_line(error)}") from error
+        return vectors
+
+
+def _open(path: Path, threads: int) -> Any:
+    try:
+        import onnxruntime as ort
+    except ImportError:
+        raise ConfigurationError(
+            "the onnx backend needs onnxruntime; pip install 'rag-containers[cpu]'"
+        ) from None
+    if not path.is_file():
+        raise ConfigurationError(f"there is no {path}; export the encoder again")
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 3
+    try:
+        return ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # noqa: BLE001 - the runtime raises bare RuntimeError subclasses
+        raise ConfigurationError(f"{path} cannot be loaded: {_line(error)}") from None
+
+
+def _line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
