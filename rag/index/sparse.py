@@ -35,7 +35,7 @@ def build_sparse(
     *,
     engine: str = "bm25s",
     method: str | None = None,
-    k1: float = 1.2,
+    k1: float = 1.5,
     b: float = 0.75,
     delta: float = 0.5,
 ) -> dict[str, Any]:

@@ -1,0 +1,1 @@
+"""The parts of an analyzer: scripts, words, Korean."""
