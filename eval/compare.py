@@ -1,4 +1,4 @@
-"""Two results side by side: paired tests, what changed most, and the gate before promotion."""
+"""Two results side by side: paired tests, and the queries that changed most."""
 
 from __future__ import annotations
 
@@ -13,8 +13,7 @@ import numpy as np
 from eval.datasets import QUERIES, read_qrels
 from eval.results import PASSAGES, QRELS, Result, read_result
 from eval.runs import Run, read_trec
-from eval.statistics import SEED, Comparison, Float64, bootstrap_means, compare_paired
-from eval.statistics import randomisation_p as _randomisation_p
+from eval.statistics import SEED, Comparison, Float64, compare_paired
 from rag.errors import EvaluationError
 
 MODES = ("hybrid", "dense", "sparse")
@@ -32,13 +31,16 @@ class Side(NamedTuple):
 
 
 class Shown(NamedTuple):
-    """A passage as a reader sees it; `grade` is its judgement, or None."""
+    """A passage as a reader sees it; `grade` is its judgement, or None; `legs` maps the other
+    modes that were evaluated to the rank it has there.
+    """
 
     rank: int
     doc_id: str
     title: str
     text: str
     grade: int | None
+    legs: Mapping[str, int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,19 +53,6 @@ class Change:
     score_b: float
     passages_a: tuple[Shown, ...]
     passages_b: tuple[Shown, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Verdict:
-    """What a gate says. `passed` is False where a loss beyond the margin is significant, and,
-    with a strict gate, where such a loss is not ruled out. `non_inferior` is True where it is.
-    """
-
-    passed: bool
-    reason: str
-    comparison: Comparison
-    p_loss: float
-    non_inferior: bool
 
 
 def parse_side(wanted: str) -> tuple[Path, str | None]:
@@ -142,56 +131,6 @@ def biggest_changes(a: Side, b: Side, measure: str, count: int, *, top: int = 3)
     ]
 
 
-def gate(
-    baseline: Float64,
-    candidate: Float64,
-    *,
-    margin: float,
-    alpha: float = 0.05,
-    strict: bool = False,
-    seed: int = SEED,
-) -> Verdict:
-    """Whether a candidate may replace a baseline, by their scores of the same queries, (n,).
-
-    Fails if the candidate's mean is lower by significantly more than `margin`: a one-sided paired
-    randomisation test of the differences plus the margin, at `alpha`. With `strict` it must also
-    be non-inferior: the one-sided (1 - alpha) bootstrap bound of the mean difference lies above
-    -margin. Walker and Nowacki, J. General Internal Medicine 2011. Raises EvaluationError.
-    """
-    if not 0 <= margin < 1 or not 0 < alpha < 0.5:
-        raise EvaluationError(
-            f"margin is {margin:g} and alpha {alpha:g}; use a margin from 0 to 1 and an alpha"
-            " above 0 and below 0.5"
-        )
-    comparison = compare_paired(baseline, candidate, seed=seed)
-    differences = candidate - baseline
-    p_loss = _randomisation_p(differences + margin, alternative="less", seed=seed)
-    worst = float(np.quantile(bootstrap_means(differences, seed=seed), alpha))
-    non_inferior = worst > -margin or (worst == 0.0 and margin == 0.0)
-    lost = p_loss < alpha and comparison.difference < -margin
-    passed = not lost and (non_inferior or not strict)
-    if lost:
-        why = f"the loss is significantly beyond the margin of {margin:g} (p = {p_loss:.4f})"
-    elif non_inferior:
-        why = f"a loss beyond the margin of {margin:g} is ruled out (bound {worst:+.4f})"
-    else:
-        verdict = "not ruled out" if strict else "not significant"
-        why = (
-            f"a loss beyond the margin of {margin:g} is {verdict}"
-            f" (p = {p_loss:.4f}, bound {worst:+.4f})"
-        )
-    return Verdict(passed, why, comparison, p_loss, non_inferior)
-
-
-def describe(verdict: Verdict, what: str) -> str:
-    """The verdict in one line."""
-    c = verdict.comparison
-    return (
-        f"{'pass' if verdict.passed else 'FAIL'}: {what} {c.mean_a:.4f} -> {c.mean_b:.4f}"
-        f" ({c.difference:+.4f}, 95 % {c.low:+.4f} to {c.high:+.4f}, n = {c.n}): {verdict.reason}"
-    )
-
-
 def to_json(comparison: Comparison) -> dict[str, Any]:
     return {**asdict(comparison), "n": comparison.n}
 
@@ -203,12 +142,13 @@ class _Folder:
         folder = side.result.folder
         self.queries: Mapping[str, str] = {}
         self._texts: Mapping[str, tuple[str, str]] = {}
-        self._run: Run = {}
+        self._runs: Mapping[str, Run] = {}
+        self._mode = side.mode
         self._qrels: Mapping[str, Mapping[str, int]] = {}
         if folder is None:
             return
-        run = folder / f"{side.mode}.run"
-        self._run = read_trec(run) if run.is_file() else {}
+        files = {mode: folder / f"{mode}.run" for mode in side.result.modes}
+        self._runs = {mode: read_trec(file) for mode, file in files.items() if file.is_file()}
         self._qrels = read_qrels(folder / QRELS) if (folder / QRELS).is_file() else {}
         self.queries = {line["_id"]: line["text"] for line in _lines(folder / QUERIES)}
         self._texts = {
@@ -216,15 +156,21 @@ class _Folder:
         }
 
     def shown(self, query_id: str, top: int) -> tuple[Shown, ...]:
-        if query_id not in self._run:
+        found = self._runs.get(self._mode, {}).get(query_id)
+        if found is None:
             return ()
-        return tuple(
-            Shown(
-                rank, doc_id, *self._texts.get(doc_id, ("", "")),
-                grade=self._qrels.get(query_id, {}).get(doc_id),
-            )
-            for rank, doc_id in enumerate(self._run[query_id].doc_ids[:top], 1)
-        )  # fmt: skip
+        ranks = {
+            mode: {doc_id: rank for rank, doc_id in enumerate(run[query_id].doc_ids, 1)}
+            for mode, run in self._runs.items()
+            if mode != self._mode and query_id in run
+        }
+        grades = self._qrels.get(query_id, {})
+        shown = []
+        for rank, doc_id in enumerate(found.doc_ids[:top], 1):
+            title, text = self._texts.get(doc_id, ("", ""))
+            legs = {mode: places[doc_id] for mode, places in ranks.items() if doc_id in places}
+            shown.append(Shown(rank, doc_id, title, text, grades.get(doc_id), legs))
+        return tuple(shown)
 
 
 def _lines(path: Path) -> list[dict[str, Any]]:

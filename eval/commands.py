@@ -1,0 +1,153 @@
+"""What a command evaluates: a collection, a bundle or a service, made ready and measured."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from eval.datasets import Dataset, load_beir, load_judged, load_sample
+from eval.rankers import IndexRanker, Ranker, ServiceRanker
+from eval.run import TIMED, Evaluation, evaluate, parse_modes
+from eval.vectors import Advance, LazyEmbedder, VectorCache
+from rag.errors import ConfigurationError
+from rag.retrieval.fusion import DEFAULT as DEFAULT_FUSION
+from rag.retrieval.retriever import DEPTH
+
+SERVICE_TOP_K = 100
+_BM25 = ("method", "k1", "b", "delta", "engine")
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """What to evaluate: exactly one of `dataset`, `bundle` and `url`.
+
+    `queries` and `qrels` go with the last two, and default to the sample's. `indexing` (encoder,
+    analyzer, dense, and BM25's method, k1, b) is for a dataset, `running` (backend, device,
+    precision) for a dataset or a bundle, `headers` for a URL. `depth` is the candidates of each
+    leg, or the passages asked of a service. `cache` keeps vectors, encoders and remote bundles.
+    """
+
+    dataset: Path | None = None
+    bundle: str | None = None
+    url: str | None = None
+    queries: Path | None = None
+    qrels: Path | None = None
+    split: str = "test"
+    fusion: Mapping[str, Any] | None = None
+    depth: int | None = None
+    indexing: Mapping[str, Any] = field(default_factory=dict)
+    running: Mapping[str, Any] = field(default_factory=dict)
+    cache: Path | None = None
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+
+def evaluate_target(
+    target: Target, *, modes: str = "sparse,dense,hybrid", timed: int = TIMED, advance: Advance
+) -> Evaluation:
+    """Makes the target ready, and evaluates it.
+
+    Raises ConfigurationError for options that do not belong together, EvaluationError,
+    BundleError, StorageError.
+    """
+    _check(target)
+    wanted = parse_modes(modes)
+    dataset = _dataset(target)
+    with tempfile.TemporaryDirectory(prefix="rag-eval-") as work:
+        ranker = _ranker(target, dataset, Path(work), advance)
+        return evaluate(dataset, ranker, modes=wanted, timed=timed, advance=advance)
+
+
+def parse_json_option(name: str, text: str | None) -> Mapping[str, Any] | None:
+    """The JSON object given to an option, or None."""
+    if text is None:
+        return None
+    try:
+        value = json.loads(text)
+    except ValueError as error:
+        raise ConfigurationError(f"{name} is not JSON ({error}); quote it for the shell") from None
+    if not isinstance(value, dict):
+        raise ConfigurationError(f"{name} is {text!r}; give a JSON object")
+    return value
+
+
+def _check(target: Target) -> None:
+    named = [target.dataset, target.bundle, target.url]
+    if sum(value is not None for value in named) != 1:
+        raise ConfigurationError("name what to evaluate: one of --dataset, --bundle and --url")
+    if target.dataset is not None and (target.queries or target.qrels):
+        raise ConfigurationError("--queries and --qrels go with --bundle or --url, not --dataset")
+    if (target.queries is None) != (target.qrels is None):
+        raise ConfigurationError("--queries and --qrels belong together; give both or neither")
+    if target.dataset is None and target.indexing:
+        raise ConfigurationError(
+            f"'{next(iter(target.indexing))}' decides how a --dataset is indexed; a bundle or a"
+            " service has its own"
+        )
+    if target.url is not None and target.running:
+        raise ConfigurationError(
+            f"'{next(iter(target.running))}' is for encoders that run here; a service has its own"
+        )
+    if target.url is None and target.headers:
+        raise ConfigurationError("--header goes with --url")
+    if target.depth is not None and target.depth < 1:
+        raise ConfigurationError(f"--depth is {target.depth}; use 1 or more")
+
+
+def _dataset(target: Target) -> Dataset:
+    if target.dataset is not None:
+        return load_beir(target.dataset, split=target.split)
+    if target.queries is None or target.qrels is None:
+        return load_sample()
+    return load_judged(target.queries.stem, target.queries, target.qrels, split=target.qrels.stem)
+
+
+def _ranker(target: Target, dataset: Dataset, work: Path, advance: Advance) -> Ranker:
+    if target.url is not None:
+        return ServiceRanker(
+            target.url,
+            top_k=target.depth or SERVICE_TOP_K,
+            fusion=target.fusion,
+            headers=target.headers,
+        )
+    if target.bundle is not None:
+        return _bundle_ranker(target, work)
+    return _collection_ranker(target, dataset, work, advance)
+
+
+def _bundle_ranker(target: Target, work: Path) -> Ranker:
+    from rag.retrieval.opening import open_retriever
+
+    cache = target.cache / "bundles" if target.cache else work / "bundles"
+    opened = open_retriever(target.bundle or "", cache_dir=cache, **target.running)
+    return IndexRanker(
+        opened.bundle, opened.embedder, fusion=target.fusion, depth=target.depth or DEPTH
+    )
+
+
+def _collection_ranker(target: Target, dataset: Dataset, work: Path, advance: Advance) -> Ranker:
+    from eval.collection import IndexOptions, build_collection
+
+    options = dict(target.indexing)
+    cache = target.cache or work
+    embedder = LazyEmbedder(
+        options.pop("encoder", "default"), exports=cache / "encoders", **target.running
+    )
+    vectors = VectorCache(cache / "vectors", embedder.runs_as)
+    index = build_collection(
+        dataset,
+        work / "index",
+        embedder,
+        IndexOptions(
+            analyzer=options.pop("analyzer", "auto"),
+            dense={"kind": options.pop("dense", "flat")},
+            sparse={name: options.pop(name) for name in _BM25 if name in options},
+            fusion=dict(target.fusion or DEFAULT_FUSION),
+        ),
+        vectors=vectors,
+        advance=advance,
+    )
+    return IndexRanker(index, embedder, depth=target.depth or DEPTH, vectors=vectors)
