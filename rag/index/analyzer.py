@@ -83,11 +83,11 @@ class Analyzer:
 
     def batch(self, texts: Sequence[str]) -> list[list[str]]:
         """The terms of each text; Korean is spread over threads."""
-        self._hangul_seen = self._hangul_seen or any(map(has_hangul, texts))
-        return self._batch(texts)
-
-    def _batch(self, texts: Sequence[str]) -> list[list[str]]:
         normal = [normalize(text) for text in texts]
+        self._hangul_seen = self._hangul_seen or any(map(has_hangul, normal))
+        return self._batch(normal)
+
+    def _batch(self, normal: list[str]) -> list[list[str]]:
         if self._name == "whitespace":
             return [text.casefold().split() for text in normal]
         found = [self._words.terms(text) for text in normal]
@@ -116,16 +116,15 @@ class Analyzer:
             components["PyStemmer"] = version("PyStemmer")
         if hangul and self._korean in NEED_KIWI:
             components |= {package: version(package) for package in korean.PACKAGES}
-        texts = (*_GOLDEN_TEXTS, _GOLDEN_KOREAN) if hangul else _GOLDEN_TEXTS
+        texts = [*_GOLDEN_TEXTS, _GOLDEN_KOREAN] if hangul else list(_GOLDEN_TEXTS)
+        terms = self._batch([normalize(text) for text in texts])
         return {
             "name": self._name,
             "version": VERSION,
             "options": dict(self._options),
             "components": components,
             "scripts": ["Hang"] if hangul else [],
-            "goldens": [
-                [text, terms] for text, terms in zip(texts, self._batch(texts), strict=True)
-            ],
+            "goldens": [list(pair) for pair in zip(texts, terms, strict=True)],
         }
 
     def _hangul(self, texts: list[str]) -> list[list[str]]:
@@ -189,7 +188,7 @@ def analyzer_from_reference(reference: Mapping[str, Any]) -> Analyzer:
         raise BundleMismatch(f"the bundle's analyzer cannot be made here: {error}") from None
     goldens = reference["goldens"]
     for (text, expected), terms in zip(
-        goldens, analyzer._batch([text for text, _ in goldens]), strict=True
+        goldens, analyzer._batch([normalize(text) for text, _ in goldens]), strict=True
     ):
         if terms != expected:
             raise BundleMismatch(

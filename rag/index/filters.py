@@ -34,6 +34,7 @@ MAX_DEPTH = 16
 MAX_CLAUSES = 256
 MAX_VALUES = 10_000
 MAX_CHARACTERS = 1_000_000
+MAX_BITS = 2048
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,7 +183,11 @@ class _Parser:
         if isinstance(value, str):
             self._count_text(value, path)
             return value
-        if isinstance(value, bool | int):
+        if isinstance(value, bool):
+            return value
+        if isinstance(value, int):
+            if value.bit_length() > MAX_BITS:
+                raise InvalidFilter(f"{path}: an integer of more than {MAX_BITS} bits")
             return value
         if isinstance(value, float) and math.isfinite(value):
             return value
