@@ -29,22 +29,23 @@ def parse(data: bytes, *, doc_id: str, uri: str, extra: Metadata | None = None) 
     Raises UnsupportedFormat for a format nobody here reads, and UnreadableDocument for a file
     that is broken, empty, password-protected or without text; both begin with the `doc_id`.
     """
-    format_ = choose_format(data, doc_id)
-    parser = _load(format_)
-    builder = DocumentBuilder()
     try:
-        parser(data, builder)
+        return _parse(data, doc_id, uri, extra)
     except DocumentError as error:
         raise type(error)(f"{doc_id}: {error}") from error
-    except MemoryError:
+    except (MemoryError, ConfigurationError):
         raise
     except Exception as error:
         # The one boundary to the parser libraries: on hostile or damaged files they raise
         # anything at all (KeyError, AttributeError, RecursionError, their own), documented or not.
-        reason = " ".join(str(error).split())[:200]
-        raise UnreadableDocument(
-            f"{doc_id}: it is damaged, or no {format_.name} file: {type(error).__name__} {reason}"
-        ) from error
+        reason = " ".join(f"{type(error).__name__} {error}".split())[:200]
+        raise UnreadableDocument(f"{doc_id}: the file is damaged: {reason}") from error
+
+
+def _parse(data: bytes, doc_id: str, uri: str, extra: Metadata | None) -> Document:
+    format_ = choose_format(data, doc_id)
+    builder = DocumentBuilder()
+    _load(format_)(data, builder)
     return builder.build(doc_id=doc_id, uri=uri, format_name=format_.name, extra=extra)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import struct
 import zipfile
 import zlib
 
@@ -15,7 +16,10 @@ MAX_MEMBERS = 50_000
 _ENCRYPTED = 0x1
 _XML_ENDINGS = (".xml", ".rels", ".opf", ".ncx")
 
-READ_ERRORS = (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, KeyError, OSError)
+READ_ERRORS = (
+    zipfile.BadZipFile, zlib.error, struct.error, EOFError, KeyError, OSError, ValueError,
+    RuntimeError,  # a password, or a compression method that zipfile does not know
+)  # fmt: skip
 """What zipfile raises for a damaged container or a member that is not there."""
 
 
@@ -29,7 +33,7 @@ def open_archive(data: bytes) -> zipfile.ZipFile:
     try:
         archive = zipfile.ZipFile(io.BytesIO(data))
         members = archive.infolist()
-    except (ValueError, *READ_ERRORS) as error:
+    except READ_ERRORS as error:
         raise UnreadableDocument(f"the container is damaged: {error}") from error
     if len(members) > MAX_MEMBERS:
         raise UnreadableDocument(f"the container has {len(members)} members, limit {MAX_MEMBERS}")

@@ -11,6 +11,8 @@ from rag.errors import UnreadableDocument
 from rag.types import Block, BlockKind, Document, Metadata, Scalar
 
 _MAX_TITLE = 300
+MAX_CELLS = 20_000_000
+_TOO_LARGE = f"a table in it has more than {MAX_CELLS:,} cells: split it"
 
 
 class DocumentBuilder:
@@ -65,14 +67,25 @@ class DocumentBuilder:
     def table(
         self, rows: Iterable[Sequence[str]], header_rows: int = 0, page: int | None = None
     ) -> None:
-        """A table as Markdown pipe rows, one row a line; blank rows and outer columns are dropped.
+        """A table as Markdown pipe rows, one row a line; empty rows and columns are dropped.
 
         Where there are header rows, `header_end` is the end of the last of them, and Markdown's
-        separator line follows as part of the body.
+        separator line follows as part of the body. Raises UnreadableDocument beyond 20 million
+        cells.
         """
-        cells = [[_cell(cell) for cell in row] for row in rows]
-        header_rows = sum(any(row) for row in cells[:header_rows])
-        cells = _trim_columns([row for row in cells if any(row)])
+        cells: list[list[str]] = []
+        count = blank_headers = 0
+        for number, row in enumerate(rows):
+            count += len(row)
+            if count > MAX_CELLS:
+                raise UnreadableDocument(_TOO_LARGE)
+            shown = [_cell(cell) for cell in row]
+            if any(shown):
+                cells.append(shown)
+            elif number < header_rows:
+                blank_headers += 1
+        header_rows -= blank_headers
+        cells = _without_empty_columns(cells)
         if not cells:
             return
         lines = ["| " + " | ".join(row) + " |" for row in cells]
@@ -94,7 +107,7 @@ class DocumentBuilder:
         """
         self.end_list()
         if not self._blocks:
-            raise UnreadableDocument(f"{doc_id}: no extractable text in it")
+            raise UnreadableDocument("there is no extractable text in it")
         text = "".join(self._parts)
         return Document(
             doc_id=doc_id,
@@ -152,13 +165,12 @@ def _cell(text: str) -> str:
     return one_line(text).replace("|", "\\|")
 
 
-def _trim_columns(rows: list[list[str]]) -> list[list[str]]:
-    """Rows of equal length, without the empty columns at the left and right edge."""
-    used = [i for row in rows for i, cell in enumerate(row) if cell]
-    if not used:
-        return []
-    first, last = min(used), max(used) + 1
-    return [row[first:last] + [""] * (last - max(first, len(row))) for row in rows]
+def _without_empty_columns(rows: list[list[str]]) -> list[list[str]]:
+    """Rows of equal length, without the columns that are empty everywhere."""
+    columns = sorted({i for row in rows for i, cell in enumerate(row) if cell})
+    if len(rows) * len(columns) > MAX_CELLS:
+        raise UnreadableDocument(_TOO_LARGE)
+    return [[row[i] if i < len(row) else "" for i in columns] for row in rows]
 
 
 def _clean_metadata(

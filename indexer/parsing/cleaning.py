@@ -32,6 +32,8 @@ def clean_lines(text: str) -> str:
 
 def one_line(text: str) -> str:
     """`clean` on one line: line breaks become spaces, or nothing between Chinese or Japanese."""
+    if text.isascii() and text.isprintable():
+        return " ".join(text.split())
     return " ".join(unwrap(clean_lines(text)).split())
 
 

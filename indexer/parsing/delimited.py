@@ -17,6 +17,7 @@ _DELIMITERS = (",", "\t", ";", "|")
 _SAMPLE_ROWS = 50
 _MAX_FIELD = 2**31 - 1  # fields may hold whole documents; the file is in memory already
 _NUMBER = re.compile(r"[-+]?[\d.,\s]*\d[\d.,\s]*%?|\d{4}-\d\d-\d\d.*")
+_MAX_NUMBER = 40  # characters; the pattern is not linear
 
 
 def parse(data: bytes, builder: DocumentBuilder) -> None:
@@ -34,7 +35,11 @@ def parse(data: bytes, builder: DocumentBuilder) -> None:
 def looks_like_header(row: list[str]) -> bool:
     """True for a row of names: most cells filled, none of them a number or a date."""
     filled = [cell.strip() for cell in row if cell.strip()]
-    return len(filled) * 2 > len(row) and not any(_NUMBER.fullmatch(cell) for cell in filled)
+    return len(filled) * 2 > len(row) and not any(map(_is_number, filled))
+
+
+def _is_number(cell: str) -> bool:
+    return len(cell) <= _MAX_NUMBER and _NUMBER.fullmatch(cell) is not None
 
 
 def _reader(text: str, delimiter: str) -> Iterator[list[str]]:

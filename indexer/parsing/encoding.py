@@ -72,6 +72,8 @@ def _utf16_by_zeros(sample: bytes) -> str | None:
         return None
     encoding = "utf-16-le" if odd > even else "utf-16-be"
     text = sample[: len(sample) // 2 * 2].decode(encoding, "replace")
+    if any(ord(c) < 0x20 and c not in "\t\n\r\f" for c in text):
+        return None
     plausible = sum(c.isalnum() or c.isspace() or c in ".,:;!?'\"()-" for c in text)
     return encoding if plausible > 0.7 * len(text) else None
 

@@ -75,8 +75,8 @@ def choose_format(data: bytes, doc_id: str) -> Format:
     """
     ending = PurePosixPath(doc_id).suffix.lower()
     if not data.strip(b"\0 \t\r\n"):
-        raise UnreadableDocument(f"{doc_id}: the file is empty")
-    if proven := _proven_format(data, doc_id, ending):
+        raise UnreadableDocument("the file is empty")
+    if proven := _proven_format(data, ending):
         return proven
     claimed = _BY_ENDING.get(ending)
     if claimed is not None and claimed.is_text:
@@ -84,43 +84,38 @@ def choose_format(data: bytes, doc_id: str) -> Format:
     if claimed is not None:
         if _HTML.match(data[:4096]):
             return _BY_NAME["html"]
-        raise UnreadableDocument(f"{doc_id}: it is damaged, or no {claimed.name} file at all")
+        raise UnreadableDocument(f"it is damaged, or no {claimed.name} file at all")
     if ending:
-        raise _unsupported(doc_id, ending)
-    return _text_format(data, doc_id)
+        raise _unsupported(ending)
+    return _text_format(data)
 
 
-def _proven_format(data: bytes, doc_id: str, ending: str) -> Format | None:
+def _proven_format(data: bytes, ending: str) -> Format | None:
     """The format that the first bytes prove, or None."""
     if b"%PDF-" in data[:1024] and (ending == ".pdf" or data.lstrip().startswith(b"%PDF-")):
         return _BY_NAME["pdf"]
     if data.startswith(_OLE):
         if _ENCRYPTED_OOXML in data:
-            raise UnreadableDocument(
-                f"{doc_id}: it is password-protected: remove the password first"
-            )
-        raise _unsupported(doc_id, ending if ending in _LEGACY else ".doc")
+            raise UnreadableDocument("it is password-protected: remove the password first")
+        raise _unsupported(ending if ending in _LEGACY else ".doc")
     if data.startswith(b"PK\x03\x04"):
-        return _zip_format(data, doc_id, ending)
+        return _zip_format(data, ending)
     if data.startswith(b"{\\rtf"):
-        raise _unsupported(doc_id, ".rtf")
+        raise _unsupported(".rtf")
     if data.startswith(_BINARY_MAGIC):
-        raise _unsupported(doc_id, ending)
+        raise _unsupported(ending)
     return None
 
 
-def _zip_format(data: bytes, doc_id: str, ending: str) -> Format:
+def _zip_format(data: bytes, ending: str) -> Format:
     claimed = _BY_ENDING.get(ending)
-    try:
-        with open_archive(data) as archive:
-            name = _container_name(archive)
-    except UnreadableDocument as error:
-        raise UnreadableDocument(f"{doc_id}: {error}") from error
+    with open_archive(data) as archive:
+        name = _container_name(archive)
     if name is not None:
         return _BY_NAME[name]
     if claimed is not None and not claimed.is_text:
-        raise UnreadableDocument(f"{doc_id}: it is a zip file, but no {claimed.name} document")
-    raise _unsupported(doc_id, ending or ".zip")
+        raise UnreadableDocument(f"it is a zip file, but no {claimed.name} document")
+    raise _unsupported(ending or ".zip")
 
 
 def _container_name(archive: zipfile.ZipFile) -> str | None:
@@ -142,7 +137,7 @@ def _container_name(archive: zipfile.ZipFile) -> str | None:
     return None
 
 
-def _text_format(data: bytes, doc_id: str) -> Format:
+def _text_format(data: bytes) -> Format:
     """For a file without an ending."""
     head = data[:4096].removeprefix(b"\xef\xbb\xbf")
     if _HTML.match(head):
@@ -150,12 +145,12 @@ def _text_format(data: bytes, doc_id: str) -> Format:
     if _EMAIL.match(head):
         return _BY_NAME["eml"]
     if b"\0" in data[:4096] and not data.startswith((b"\xff\xfe", b"\xfe\xff")):
-        raise _unsupported(doc_id, "")
+        raise _unsupported("")
     return _BY_NAME["txt"]
 
 
-def _unsupported(doc_id: str, ending: str) -> UnsupportedFormat:
+def _unsupported(ending: str) -> UnsupportedFormat:
     what = f"files of type '{ending}'" if ending else "binary files without an ending"
     advice = f"; convert it to {_LEGACY[ending]}" if ending in _LEGACY else ""
     names = ", ".join(sorted(_BY_NAME))
-    return UnsupportedFormat(f"{doc_id}: {what} are not supported{advice} (supported: {names})")
+    return UnsupportedFormat(f"{what} are not supported{advice} (supported: {names})")

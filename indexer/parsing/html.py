@@ -39,6 +39,7 @@ _CODE = frozenset(("pre", "listing", "xmp"))
 _SITE = re.compile(r"\s*[-\u2010-\u2015|·•:»/]\s*\S")
 _POWER = re.compile(r"[-+]?(?:\d{1,3}|[a-z])")  # raised: 2^53; a footnote's mark is a link
 _MAX_DEPTH = 150  # deeper nesting than any page has; below it only the text counts
+_MAX_REPEATED = 200  # characters of a cell that are repeated in the rows it spans
 _CHARSET = re.compile(rb"<meta[^>]{0,200}charset\s*=\s*[\"']?\s*([\w-]+)", re.IGNORECASE)
 _XML_ENCODING = re.compile(rb"^\s*<\?xml[^>]{0,100}encoding=[\"']([\w-]+)")
 _META = ("author", "description", "keywords")
@@ -227,9 +228,9 @@ def _grid(cells: Sequence[Sequence[Tag]]) -> list[list[str]]:
         for cell in row:
             _fill(line, pending)
             text = _text(cell)
-            columns, rows = _span(cell, "colspan", 100), _span(cell, "rowspan", 1_000)
+            columns, rows = _span(cell, "colspan", 20), _span(cell, "rowspan", 100)
             if rows > 1:
-                pending[len(line)] = (rows - 1, text)
+                pending[len(line)] = (rows - 1, text if len(text) <= _MAX_REPEATED else "")
             line.extend([text] + [""] * (columns - 1))
         _fill(line, pending)
         grid.append(line)

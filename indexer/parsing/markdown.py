@@ -17,9 +17,11 @@ from indexer.parsing.html import parse_fragment
 from indexer.parsing.metadata import flatten
 
 _MARKDOWN = MarkdownIt("commonmark").enable(["table", "strikethrough"])
-_ANCHOR = re.compile(r"\s*(?:\{\s*[#.:][^{}]*\}|\[#[^\]]*\])\s*$")  # '{ #id .class }', '[#id]'
+_ANCHOR = re.compile(r"(?:\{\s*[#.:][^{}]*\}|\[#[^\]\[]*\])$")  # '{ #id .class }', '[#id]'
 _ATTRIBUTES = re.compile(r"^\{:?\s*[.#][^{}]*\}")  # of the link before: '{.external}'
-_SHORTCODE = re.compile(r"\[[\w-]+(?:\s+[\w-]+=(?:\"[^\"]*\"|\S+))+\s*\]")  # [iframe src="..."]
+_SHORTCODE = re.compile(
+    r"\[[\w-]+(?:\s+[\w-]+=(?:\"[^\"]*\"|[^\s\"\]]+))+\s*\]"
+)  # [iframe src="..."]
 _MAX_DEPTH = 4  # directives within directives
 
 
@@ -70,7 +72,7 @@ class _Walker:
     def _inline(self, token: Token, opener: Token) -> None:
         text = _inline_text(token.children or ())
         if opener.type == "heading_open":
-            self._builder.heading(_ANCHOR.sub("", text), int(opener.tag[1]), self._page)
+            self._builder.heading(_ANCHOR.sub("", text.rstrip()), int(opener.tag[1]), self._page)
         elif opener.type in ("th_open", "td_open"):
             self._rows[-1].append(text)
         elif self._lists:

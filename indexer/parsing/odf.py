@@ -31,7 +31,7 @@ _META = {
     "keyword": "keywords",
     "creation-date": "created",
 }
-_MAX_REPEAT = 1_000
+_MAX_REPEAT = 100
 _MAX_DEPTH = 60
 
 

@@ -11,8 +11,9 @@ import openpyxl
 from openpyxl.worksheet._read_only import ReadOnlyWorksheet
 
 from indexer.parsing.archive import open_office_archive
-from indexer.parsing.builder import DocumentBuilder
+from indexer.parsing.builder import MAX_CELLS, DocumentBuilder
 from indexer.parsing.delimited import looks_like_header
+from rag.errors import UnreadableDocument
 
 _MAX_EMPTY_ROWS = 10_000  # sheets may claim a million rows and hold ten
 
@@ -63,9 +64,14 @@ def _used(table: list[list[str]]) -> list[str]:
 def _tables(sheet: Any) -> Iterator[list[list[str]]]:
     """Runs of rows between empty ones."""
     table: list[list[str]] = []
-    empty = 0
+    empty = count = 0
     for cells in sheet.iter_rows():
         row = [_shown(cell) for cell in cells]
+        while row and not row[-1]:
+            row.pop()
+        count += len(row)
+        if count > MAX_CELLS:
+            raise UnreadableDocument(f"a sheet has more than {MAX_CELLS:,} cells: split it")
         if any(row):
             table.append(row)
             empty = 0

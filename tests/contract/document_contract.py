@@ -21,7 +21,8 @@ def check_document(document: Document) -> None:
     assert unicodedata.is_normalized("NFC", text), "text is not NFC"
     assert not _FORBIDDEN.search(text), f"control character {_FORBIDDEN.search(text)}"
     _check_blocks(document)
-    assert document.title.strip() == document.title != "", "title is blank or has spaces around"
+    assert document.title
+    assert document.title == document.title.strip(), "spaces around the title"
     assert "\n" not in document.title
     assert unicodedata.is_normalized("NFC", document.title)
     assert _LANG.fullmatch(document.lang), document.lang
@@ -34,7 +35,8 @@ def _check_blocks(document: Document) -> None:
     assert blocks, "no blocks"
     end = 0
     for block in blocks:
-        assert end <= block.start < block.end <= len(text), "blocks overlap or leave the text"
+        assert end <= block.start, "blocks overlap"
+        assert block.start < block.end <= len(text), "an empty block, or one beyond the text"
         assert not text[end : block.start].strip(), f"text between blocks before {block.start}"
         assert text[block.start : block.end].strip(), "blank block"
         end = block.end
@@ -51,7 +53,8 @@ def _check_blocks(document: Document) -> None:
         if block.kind is BlockKind.TABLE:
             _check_table(text[block.start : block.end])
             if block.header_end is not None:
-                assert block.start < block.header_end < block.end
+                assert block.start < block.header_end
+                assert block.header_end < block.end
                 assert text[block.header_end] == "\n", "the header ends within a row"
         else:
             assert block.header_end is None
@@ -60,7 +63,8 @@ def _check_blocks(document: Document) -> None:
 def _check_table(table: str) -> None:
     widths = set()
     for row in table.split("\n"):
-        assert row.startswith("|") and row.endswith("|"), f"no row: {row!r}"
+        assert row.startswith("| ") or row.startswith("|---|"), f"no row: {row!r}"
+        assert row.endswith("|"), f"no row: {row!r}"
         widths.add(len(re.findall(r"(?<!\\)\|", row)))
     assert len(widths) == 1, f"rows of unequal width: {widths}"
 
