@@ -57,7 +57,7 @@ def gate(
     p_loss = randomisation_p(differences + margin, alternative="less", seed=seed)
     worst = float(np.quantile(bootstrap_means(differences, seed=seed), alpha))
     non_inferior = worst > -margin or (worst == 0.0 and margin == 0.0)
-    lost = p_loss < alpha and comparison.difference < -margin
+    lost = p_loss < alpha
     passed = not lost and (non_inferior or not strict)
     if lost:
         why = f"the loss is significantly beyond the margin of {margin:g} (p = {p_loss:.4f})"

@@ -32,6 +32,13 @@ def test_exact_p_equals_the_enumeration() -> None:
     assert randomisation_p(differences) == pytest.approx(expected)
 
 
+def test_rounding_does_not_split_equal_sums() -> None:
+    rng = np.random.default_rng(8)
+    for _ in range(50):
+        tenths = rng.integers(-9, 10, 8).astype(np.float64)
+        assert randomisation_p(tenths / 10) == randomisation_p(tenths)
+
+
 def test_sampled_p_is_near_scipys() -> None:
     rng = np.random.default_rng(11)
     a = rng.random(200)
