@@ -37,7 +37,7 @@ def _token_pattern(letter: str, marks: str = "") -> re.Pattern[str]:
     word = f"{letter}+(?:{marks}+{letter}*)*" if marks else f"{letter}+"
     acronym = r"(?:[A-Za-z]\.){2,}(?:[A-Za-z](?![A-Za-z0-9_]))?"
     number = r"(?:(?<=[0-9])(?:\.[0-9]|,(?=[0-9]{3}(?![0-9]))[0-9])[0-9A-Za-z]*)*"
-    apostrophe = r"(?:['’][A-Za-z]+)?"
+    apostrophe = r"(?:['’][A-Za-z]+)*"
     sign = r"(?:(?<![0-9A-Za-z_][A-Za-z])(?<=[A-Za-z])(?:\+\+|\#))?"
     return re.compile(f"{acronym}|{word}{number}{apostrophe}{sign}")
 
