@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from fastapi import FastAPI, Request
@@ -40,7 +41,8 @@ def create_app(service: Service, metrics: Metrics) -> FastAPI:
         include_in_schema=False,
     )
 
-    @app.api_route("/ping", methods=["GET", "POST"], summary="200 when traffic may come, else 503")
+    @app.post("/ping", include_in_schema=False)
+    @app.get("/ping", summary="200 when traffic may come, else 503; POST is the same")
     async def ping() -> Response:
         return Response(status_code=200 if service.healthy else 503)
 
@@ -85,8 +87,12 @@ async def _not_found(request: Request, error: Exception) -> Response:
     message = f"{request.method} {request.url.path[:100]} is not served; /docs lists what is"
     headers = negotiation.read_headers(request.scope["headers"])
     body = Problem(status, kind, message).body(negotiation.request_id_of(headers))
-    return _json(body, status)
+    allowed = error.headers if isinstance(error, HTTPException) else None
+    return _json(body, status, allowed)
 
 
-def _json(value: dict[str, Any], status: int = 200) -> Response:
-    return Response(replies.dumps(value), status_code=status, media_type=negotiation.JSON)
+def _json(
+    value: dict[str, Any], status: int = 200, headers: Mapping[str, str] | None = None
+) -> Response:
+    body = replies.dumps(value)
+    return Response(body, status_code=status, headers=headers, media_type=negotiation.JSON)
