@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import sys
 import tempfile
@@ -95,13 +96,15 @@ def build(
     ] = None,
     k1: Annotated[float | None, typer.Option(help="BM25 term saturation.")] = None,
     b: Annotated[float | None, typer.Option(help="BM25 length normalisation.")] = None,
-    backend: Annotated[
-        Backend, typer.Option(help="What embeds the passages.")
-    ] = "torch",
+    backend: Annotated[Backend, typer.Option(help="What embeds the passages.")] = "torch",
     device: Annotated[str, typer.Option(help="cpu, cuda or cuda:N (backend torch).")] = "cpu",
     precision: Annotated[
         str, typer.Option(help="float32, float16 or bfloat16 (backend torch).")
     ] = "float32",
+    encoder_cache: Annotated[
+        Path | None,
+        typer.Option(help="Folder that keeps exported encoders, so that later builds copy them."),
+    ] = None,
     safetensors: Annotated[
         bool, typer.Option(help="Keep the PyTorch weights in the bundle beside the ONNX ones.")
     ] = True,
@@ -139,6 +142,7 @@ def build(
         backend=backend,
         device=device,
         precision=precision,
+        encoder_cache=encoder_cache,
     )
     progress = make_progress(quiet=quiet)
     with tempfile.TemporaryDirectory(prefix="rag-build-", dir=work_dir) as work:
@@ -207,6 +211,8 @@ def main() -> None:
     """Runs the command; an error that has a name is one line on standard error and exit code 1."""
     # The tokenizer's threads and the encoder's would fight over the same cores.
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    for library in ("sentence_transformers", "transformers"):
+        logging.getLogger(library).setLevel(logging.ERROR)
     try:
         app()
     except RagError as error:

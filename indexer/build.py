@@ -16,25 +16,25 @@ from typing import Any
 
 import numpy as np
 import orjson
-from rag.index.analyzer import Analyzer, make_analyzer
-from rag.index.chunks import DocumentRecord, write_chunks
-from rag.index.dense import build_dense
-from rag.index.sparse import build_sparse
-from rag.models.export import export_encoder
-from rag.models.load import Backend, load_embedder
 
 from indexer.chunking import Chunker, ChunkerOptions
 from indexer.embedding import embed_spool
+from indexer.encoders import prepare_encoder
 from indexer.parsing import parse
 from indexer.progress import Progress, Silent
 from indexer.source import Item, Source
 from indexer.spool import Spool
 from rag import __version__
 from rag.errors import BuildError, DocumentError
+from rag.index.analyzer import Analyzer, make_analyzer
 from rag.index.bundle import ENCODER
+from rag.index.chunks import DocumentRecord, write_chunks
+from rag.index.dense import build_dense
 from rag.index.manifest import Manifest, canonical, chunks_digest, version_id
 from rag.index.seal import inventory, write_manifest
+from rag.index.sparse import build_sparse
 from rag.models.encoder import EncoderConfig, reference, resolve
+from rag.models.load import Backend, load_embedder
 from rag.models.tokenizer import Tokenizer
 from rag.retrieval.fusion import DEFAULT as DEFAULT_FUSION
 from rag.storage import is_remote
@@ -47,8 +47,9 @@ REPORT = "report.json"
 class BuildOptions:
     """What decides a bundle beside its documents, and how the work is done.
 
-    `sparse` and `dense` are passed to `build_sparse` and `build_dense`. `backend`, `device` and
-    `precision` say what embeds the passages; they do not enter the version id.
+    `sparse` and `dense` are passed to `build_sparse` and `build_dense`. `backend`, `device`,
+    `precision` and `threads` say what embeds the passages, `encoder_cache` where exports of
+    encoders are kept between builds; they do not enter the version id.
     """
 
     encoder: str = "default"
@@ -66,6 +67,7 @@ class BuildOptions:
     device: str = "cpu"
     precision: str = "float32"
     threads: int | None = None
+    encoder_cache: Path | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,8 +134,12 @@ def build(
         _check(options, spool, skipped, len(items))
         clock.lap("parse")
         with progress.stage("export encoder", 1) as step:
-            measured = export_encoder(
-                encoder_source, folder / ENCODER, config=config, safetensors=options.safetensors
+            measured = prepare_encoder(
+                encoder_source,
+                folder / ENCODER,
+                config,
+                safetensors=options.safetensors,
+                cache=options.encoder_cache,
             )
             step.advance()
         clock.lap("export")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 from typing import Annotated, Any
@@ -9,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from rag import logs, settings
-from rag.errors import RagError
+from rag.errors import ConfigurationError, InvalidFilter, RagError
 
 UsageError: type[Exception] = typer.BadParameter.__mro__[1]
 """What the parser raises for a command line that it does not understand."""
@@ -52,6 +53,90 @@ def serve(
     from rag.service.app import serve as run
 
     raise typer.Exit(run(chosen))
+
+
+SEARCH_HELP = """Show the passages that both legs find for QUERY, with ranks and scores.
+
+Example:  rag search "how is a container stopped" --bundle ./bundle --top-k 3
+"""
+
+ASK_HELP = """Answer QUESTION from the indexed documents, each sentence with its sources.
+
+Example:  rag ask "How long may a container take to stop?" --bundle ./bundle
+"""
+
+Bundle = Annotated[
+    str | None, typer.Option(help="Bundle or root to open for this (default: RAG_BUNDLE).")
+]
+Url = Annotated[str | None, typer.Option(help="A running service to ask instead.")]
+TopK = Annotated[int, typer.Option(help="How many passages.")]
+Where = Annotated[
+    str | None, typer.Option("--filter", help="""JSON filter, e.g. '{"lang": {"$eq": "ko"}}'.""")
+]
+Legs = Annotated[str, typer.Option(help="hybrid, dense or sparse.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print the reply as one JSON object.")]
+
+
+@app.command(help=SEARCH_HELP)
+def search(
+    query: Annotated[str, typer.Argument(help="What to search for.")],
+    bundle: Bundle = None,
+    url: Url = None,
+    top_k: TopK = 5,
+    where: Where = None,
+    legs: Legs = "hybrid",
+    as_json: AsJson = False,
+) -> None:
+    request = {"query": query, "mode": "retrieve", "top_k": top_k, "legs": legs}
+    _show(request, where, bundle, url, as_json=as_json)
+
+
+@app.command(help=ASK_HELP)
+def ask(
+    question: Annotated[str, typer.Argument(help="What to answer.")],
+    bundle: Bundle = None,
+    url: Url = None,
+    top_k: TopK = 5,
+    where: Where = None,
+    legs: Legs = "hybrid",
+    as_json: AsJson = False,
+) -> None:
+    request = {"query": question, "mode": "answer", "top_k": top_k, "legs": legs}
+    _show(request, where, bundle, url, as_json=as_json)
+
+
+def _show(
+    request: dict[str, Any],
+    where: str | None,
+    bundle: str | None,
+    url: str | None,
+    *,
+    as_json: bool,
+) -> None:
+    """Sends one request to where the options say, and prints its reply."""
+    if bundle is not None and url is not None:
+        raise ConfigurationError("--bundle and --url are both given; choose one")
+    if where is not None:
+        try:
+            request["filter"] = json.loads(where)
+        except ValueError as error:
+            raise InvalidFilter(f"--filter is not JSON: {error}") from None
+    from rag.service import asking
+
+    if url is not None:
+        reply = asking.ask_service(url, request)
+    else:
+        logs.configure("ERROR")
+        chosen = settings.load(**({} if bundle is None else {"bundle": bundle}))
+        reply = asking.ask_bundle(chosen, request)
+    if as_json:
+        print(json.dumps(reply, ensure_ascii=False))
+        return
+    from rich.console import Console
+
+    from rag.terminal import show_reply
+
+    show_reply(Console(highlight=False), reply)
 
 
 def main() -> None:

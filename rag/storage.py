@@ -22,12 +22,14 @@ from rag.errors import ConditionFailed, ConfigurationError, ObjectNotFound, Stor
 
 _REMOTE = ("s3", "s3a", "gs", "az", "abfs", "abfss")
 _PART_BYTES = 8 * 1024 * 1024
+_TEMPORARY = ".rag-tmp-"
 
 
 class ObjectInfo(NamedTuple):
     """One object: its key below the store's root, size in bytes, and a mark that changes whenever
     the content may have changed (on an object store the ETag that `write` expects; in a folder
-    made from time and size, cheaper than reading, and not what `write` expects)."""
+    made from time and size, cheaper than reading, and not what `write` expects).
+    """
 
     key: str
     size: int
@@ -58,7 +60,8 @@ class Store(Protocol):
 
     def write(self, key: str, data: bytes | Path, *, expected: str | None) -> str:
         """Writes an object if it is still as `expected` (None: if it does not exist); returns its
-        new ETag. Readers see the old object or the new one, never a part."""
+        new ETag. Readers see the old object or the new one, never a part.
+        """
         ...
 
 
@@ -116,23 +119,55 @@ class _Folder:
         path = self._path(key)
         with self._reporting(key):
             path.parent.mkdir(parents=True, exist_ok=True)
-            with self._lock(path):
-                self._check(path, key, expected)
-                digest = _replace(path, data)
+            with self._written(path, data) as (temporary, digest):
+                if expected is None:
+                    self._create(temporary, path)
+                else:
+                    self._swap(temporary, path, expected)
         return digest
 
-    def _check(self, path: Path, key: str, expected: str | None) -> None:
-        found = _digest(path) if path.exists() else None
-        if found != expected:
-            state = "exists already" if expected is None else "was changed by someone else"
-            raise ConditionFailed(f"{self.uri}/{key} {state}; nothing was written")
+    def _create(self, temporary: Path, path: Path) -> None:
+        try:
+            path.hardlink_to(temporary)  # unlike a rename, it fails where a file is
+        except FileExistsError:
+            raise ConditionFailed(f"{path} exists already; nothing was written") from None
+
+    def _swap(self, temporary: Path, path: Path, expected: str) -> None:
+        lock = os.open(path.parent, os.O_RDONLY)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not path.exists() or _digest(path) != expected:
+                raise ConditionFailed(
+                    f"{path} was changed by someone else; nothing was written"
+                ) from None
+            temporary.replace(path)
+        finally:
+            os.close(lock)
+
+    @contextlib.contextmanager
+    def _written(self, path: Path, data: bytes | Path) -> Iterator[tuple[Path, str]]:
+        """A synced temporary file beside `path` and its SHA-256; gone afterwards."""
+        digest = hashlib.sha256()
+        descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=_TEMPORARY)
+        temporary = Path(name)
+        try:
+            with os.fdopen(descriptor, "wb") as sink:
+                for part in _parts(data):
+                    digest.update(part)
+                    sink.write(part)
+                sink.flush()
+                os.fsync(sink.fileno())
+            temporary.chmod(0o644)
+            yield temporary, digest.hexdigest()
+        finally:
+            temporary.unlink(missing_ok=True)
 
     def _keys(self, base: Path) -> Iterator[str]:
         for folder, names, files in os.walk(base):
             names.sort()
             for name in files:
                 path = Path(folder, name)
-                if not name.startswith(".lock-") and path.is_file():
+                if not name.startswith(_TEMPORARY) and path.is_file():
                     yield path.relative_to(self._root).as_posix()
 
     def _path(self, key: str) -> Path:
@@ -140,12 +175,6 @@ class _Folder:
         if not parts or key.startswith("/") or ".." in parts:
             raise StorageError(f"'{key}' is not a key below {self.uri}; keys are relative paths")
         return self._root.joinpath(*parts)
-
-    @contextlib.contextmanager
-    def _lock(self, path: Path) -> Iterator[None]:
-        with path.with_name(f".lock-{path.name}").open("w") as handle:
-            fcntl.flock(handle, fcntl.LOCK_EX)
-            yield
 
     @contextlib.contextmanager
     def _reporting(self, key: str) -> Iterator[None]:
@@ -160,25 +189,6 @@ class _Folder:
 def _digest(path: Path) -> str:
     with path.open("rb") as handle:
         return hashlib.file_digest(handle, "sha256").hexdigest()
-
-
-def _replace(path: Path, data: bytes | Path) -> str:
-    """Writes beside `path`, syncs, and renames over it."""
-    digest = hashlib.sha256()
-    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=".lock-")
-    try:
-        with os.fdopen(descriptor, "wb") as sink:
-            for part in _parts(data):
-                digest.update(part)
-                sink.write(part)
-            sink.flush()
-            os.fsync(sink.fileno())
-        Path(temporary).chmod(0o644)
-        Path(temporary).replace(path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
-    return digest.hexdigest()
 
 
 def _parts(data: bytes | Path) -> Iterator[bytes]:

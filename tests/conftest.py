@@ -1,4 +1,4 @@
-"""What many rooms' tests share: an S3 API server, an exported encoder, a sample bundle."""
+"""Fixtures that are too dear to make twice: an S3 API server, an exported encoder, a bundle."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -59,3 +60,50 @@ def s3_prefix(s3_endpoint: str, monkeypatch: pytest.MonkeyPatch) -> str:
     request = urllib.request.Request(f"{s3_endpoint}/{bucket}", method="PUT")
     urllib.request.urlopen(request, timeout=10).close()
     return f"s3://{bucket}/some/prefix"
+
+
+@pytest.fixture(scope="session")
+def encoder_source() -> Path:
+    """The default encoder's folder, as its package holds it."""
+    from rag.models.encoder import resolve
+
+    return resolve("default")
+
+
+@pytest.fixture(scope="session")
+def encoder_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where builds of this test run keep exported encoders: one export serves them all."""
+    return tmp_path_factory.mktemp("encoder-cache")
+
+
+@pytest.fixture(scope="session")
+def exported_encoder(
+    encoder_source: Path, encoder_cache: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    """The default encoder as an indexer exports it; read it, never write into it."""
+    from indexer.encoders import prepare_encoder
+    from rag.models.encoder import EncoderConfig
+
+    folder = tmp_path_factory.mktemp("exported") / "encoder"
+    config = EncoderConfig.read(encoder_source)
+    prepare_encoder(encoder_source, folder, config, safetensors=True, cache=encoder_cache)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def sample_documents() -> Path:
+    """The sample corpus's folder."""
+    return Path(__file__).parents[1] / "eval" / "sample" / "documents"
+
+
+@pytest.fixture(scope="session")
+def sample_bundle(
+    sample_documents: Path, encoder_cache: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    """The sealed bundle of the whole sample corpus; read it, never write into it."""
+    from indexer.build import BuildOptions, build
+    from indexer.source import Source
+
+    folder = tmp_path_factory.mktemp("sample") / "bundle"
+    options = BuildOptions(encoder_cache=encoder_cache, backend="onnx", strict=True)
+    return build(Source(str(sample_documents)), folder, options).folder

@@ -1,0 +1,49 @@
+"""The bundle's encoder folder: exported, or copied from an export made before."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from rag import __version__
+from rag.index.manifest import canonical
+from rag.models.encoder import EncoderConfig, reference
+from rag.models.export import export_encoder
+
+MEASURED = "measured.json"
+
+
+def prepare_encoder(
+    source: Path, target: Path, config: EncoderConfig, *, safetensors: bool, cache: Path | None
+) -> dict[str, Any]:
+    """Writes the encoder in `source` to `target`, and returns what `export_encoder` measured.
+
+    With `cache`, an export of the same encoder by the same program is copied from there, and a
+    new one is kept there. Raises what `export_encoder` raises.
+    """
+    if cache is None:
+        return export_encoder(source, target, config=config, safetensors=safetensors)
+    key = canonical([reference(config), safetensors, __version__])
+    kept = cache / hashlib.sha256(key).hexdigest()[:32]
+    if not kept.is_dir():
+        cache.mkdir(parents=True, exist_ok=True)
+        fresh = Path(tempfile.mkdtemp(prefix=".export-", dir=cache))
+        measured = export_encoder(source, fresh / "encoder", config=config, safetensors=safetensors)
+        (fresh / MEASURED).write_text(json.dumps(measured), encoding="utf-8")
+        _settle(fresh, kept)
+    shutil.copytree(kept / "encoder", target)
+    return dict(json.loads((kept / MEASURED).read_text(encoding="utf-8")))
+
+
+def _settle(fresh: Path, kept: Path) -> None:
+    """Gives the finished export its name, unless another build was faster."""
+    try:
+        fresh.rename(kept)
+    except OSError:
+        if not kept.is_dir():
+            raise
+        shutil.rmtree(fresh)
