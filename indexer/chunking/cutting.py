@@ -24,10 +24,11 @@ _LINE = re.compile(r"\n")
 _CELL = re.compile(r"\|[^\S\n]++|\t")
 _CLAUSE = re.compile(r"[,;:—–]\s++|[、，；：。！？]\s*+|\n")
 _SPACE = re.compile(r"\s(?=\S)")
+_SENTENCE, _ENDED_LINE = "sentence", "sentence that begins a line"
 _LEVELS = {
-    BlockKind.PARAGRAPH: ("sentence", _CLAUSE, _SPACE),
-    BlockKind.HEADING: ("sentence", _CLAUSE, _SPACE),
-    BlockKind.LIST: (_ITEM, _LINE, "sentence", _CLAUSE, _SPACE),
+    BlockKind.PARAGRAPH: (_ENDED_LINE, _SENTENCE, _CLAUSE, _SPACE),
+    BlockKind.HEADING: (_SENTENCE, _CLAUSE, _SPACE),
+    BlockKind.LIST: (_ITEM, _LINE, _SENTENCE, _CLAUSE, _SPACE),
     BlockKind.TABLE: (_ROW, _CELL, _CLAUSE, _SPACE),
     BlockKind.CODE: (_BLANK_LINE, _LINE, _SPACE),
 }
@@ -40,7 +41,7 @@ class Cutter:
     def __init__(self, document: Document, tokens: TokenMap) -> None:
         self._text = document.text
         self._tokens = tokens
-        self._sentences: dict[int, list[int]] = {}
+        self._sentences: dict[tuple[int, str], list[int]] = {}
 
     def cut(
         self, part: Part, room: Callable[[int], int], smallest: int, overlap: int
@@ -116,7 +117,7 @@ class Cutter:
         low = max(low, block.start + 1)
         for level in _LEVELS[block.kind]:
             if isinstance(level, str):
-                starts = self._sentence_starts(block)
+                starts = self._sentence_starts(block, level)
                 found = starts[bisect_left(starts, low) : bisect_right(starts, limit)]
             else:
                 floor = max(low, half) if level in _WEAK else low
@@ -170,14 +171,21 @@ class Cutter:
             number -= 1
         return best
 
-    def _sentence_starts(self, block: Block) -> list[int]:
-        known = self._sentences.get(block.start)
-        if known is None:
-            spans = split_sentences(self._text[block.start : block.end])
-            starts = (block.start + start for start, _ in spans)
-            known = [start for start in starts if not extends(self._text[start])]
-            self._sentences[block.start] = known
-        return known
+    def _sentence_starts(self, block: Block, which: str = _SENTENCE) -> list[int]:
+        if (block.start, which) not in self._sentences:
+            inside = self._text[block.start : block.end]
+            starts: list[int] = []
+            on_new_line: list[int] = []
+            before = 0
+            for start, end in split_sentences(inside):
+                if not extends(inside[start]):
+                    starts.append(block.start + start)
+                    if "\n" in inside[before:start]:
+                        on_new_line.append(block.start + start)
+                before = end
+            self._sentences[block.start, _SENTENCE] = starts
+            self._sentences[block.start, _ENDED_LINE] = on_new_line
+        return self._sentences[block.start, which]
 
     def _strip(self, start: int, end: int) -> Span:
         piece = self._text[start:end]
