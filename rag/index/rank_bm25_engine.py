@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -80,4 +81,5 @@ def _model(passages: list[list[int]], variant: Variant) -> Any:
 
 
 def _cut(values: Any, sizes: Any) -> list[Any]:
-    return np.split(values, np.cumsum(sizes)[:-1])
+    ends = np.cumsum([0, *sizes.tolist()])
+    return [values[start:end] for start, end in pairwise(ends)]

@@ -1,0 +1,222 @@
+"""What both legs promise, run over every engine of each."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from rag.errors import ModelFailure
+from rag.index.dense import DenseLeg, build_dense
+from rag.index.sparse import SparseLeg, build_sparse
+from rag.types import NO_ROW, Hits, RowMask
+
+ROWS = 120
+WORDS = ["검색", "색인", "서울", "read", "write", "index", "query", "𠀀"]
+rng = np.random.default_rng(7)
+
+
+@dataclass(frozen=True)
+class Case:
+    """A leg over ROWS rows, queries for it, and the true score of every row for each of them
+    (-inf where the row is no hit)."""
+
+    leg: Any
+    queries: Any
+    truth: np.ndarray[Any, np.dtype[np.float32]]
+    exact: bool = True
+
+    def search(self, picked: Sequence[int], k: int, allowed: RowMask | None = None) -> Hits:
+        queries = self.queries
+        chosen = queries[list(picked)] if isinstance(queries, np.ndarray) else None
+        if chosen is None:
+            chosen = [queries[i] for i in picked]
+        hits: Hits = self.leg.search(chosen, k, allowed)
+        return hits
+
+
+def expected(scores: Any, k: int, allowed: RowMask) -> tuple[list[int], list[float]]:
+    """By sorting: the tie rule and nothing else."""
+    rows = [r for r in range(len(scores)) if allowed[r] and scores[r] > -np.inf]
+    rows = sorted(rows, key=lambda r: (-scores[r], r))[:k]
+    padding = k - len(rows)
+    found = [float(scores[r]) for r in rows]
+    return rows + [NO_ROW] * padding, found + [-np.inf] * padding
+
+
+def passages() -> list[list[str]]:
+    """Few words and many repeats: plenty of ties; some passages are empty."""
+    made = [list(rng.choice(WORDS[:7], size=rng.integers(0, 5))) for _ in range(ROWS // 2)]
+    return made + made[::-1]
+
+
+def sparse_case(folder: Path, **options: Any) -> Case:
+    corpus = passages()
+    leg = SparseLeg.open(folder, build_sparse(folder, corpus, **options))
+    queries = [["검색"], ["read", "서울", "read"], WORDS, ["𠀀"], [], ["index", "색인"]]
+    truth = np.full((len(queries), ROWS), -np.inf, dtype=np.float32)
+    for i, query in enumerate(queries):
+        for row in range(ROWS):  # one row allowed at a time: no ranking involved
+            if set(query) & set(corpus[row]):
+                hits = leg.search([query], 1, np.arange(ROWS) == row)
+                assert hits.rows[0, 0] == row
+                truth[i, row] = hits.scores[0, 0]
+    return Case(leg, queries, truth)
+
+
+def dense_case(folder: Path, kind: str) -> Case:
+    vectors = rng.normal(size=(ROWS // 3, 24)).astype(np.float32)
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    vectors = np.concatenate([vectors, vectors[::-1], vectors])  # every vector three times
+    options = {"ef_search": ROWS, "m": 32} if kind == "hnsw" else {}
+    leg = DenseLeg.open(folder, build_dense(folder, vectors, kind=kind, **options))
+    queries = np.concatenate([vectors[:4], -vectors[:2], rng.normal(size=(2, 24))])
+    queries = (queries / np.linalg.norm(queries, axis=1, keepdims=True)).astype(np.float32)
+    truth = np.rint(queries.astype(np.float64) @ vectors.T.astype(np.float64) * 2**20) / 2**20
+    return Case(leg, queries, truth.astype(np.float32), exact=kind == "flat")
+
+
+CASES = {
+    "bm25s": lambda folder: sparse_case(folder),
+    "bm25s/bm25+": lambda folder: sparse_case(folder, method="bm25+", delta=1.0),
+    "bm25s/robertson": lambda folder: sparse_case(folder, method="robertson"),
+    "rank-bm25": lambda folder: sparse_case(folder, engine="rank-bm25"),
+    "flat": lambda folder: dense_case(folder, "flat"),
+    "hnsw": lambda folder: dense_case(folder, "hnsw"),
+}
+
+
+@pytest.fixture(scope="module", params=list(CASES))
+def case(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Case:
+    made: Case = CASES[request.param](tmp_path_factory.mktemp("leg"))
+    assert made.leg.rows == ROWS
+    return made
+
+
+MASKS = st.one_of(
+    st.none(),
+    st.lists(st.booleans(), min_size=ROWS, max_size=ROWS).map(np.array),
+    st.integers(0, ROWS - 1).map(lambda row: np.arange(ROWS) == row),
+    st.sets(st.integers(0, ROWS - 1), max_size=8).map(lambda s: np.isin(np.arange(ROWS), list(s))),
+)
+
+
+@given(st.data())
+@settings(
+    max_examples=120, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+def test_hits_are_the_best_allowed_rows_in_order(case: Case, data: st.DataObject) -> None:
+    """Filters, the tie rule, clamping and padding at once: everything equals a plain sort."""
+    picked = data.draw(st.lists(st.integers(0, len(case.truth) - 1), max_size=4))
+    k = data.draw(st.sampled_from([1, 2, 3, 10, ROWS - 1, ROWS, ROWS + 30]))
+    mask = data.draw(MASKS)
+    hits = case.search(picked, k, mask)
+    assert hits.rows.shape == hits.scores.shape == (len(picked), k)
+    assert (hits.rows.dtype, hits.scores.dtype) == (np.int64, np.float32)
+    allowed = np.ones(ROWS, dtype=np.bool_) if mask is None else mask
+    for i, query in enumerate(picked):
+        rows, scores = expected(case.truth[query], k, allowed)
+        if case.exact:
+            assert hits.rows[i].tolist() == rows
+            assert hits.scores[i].tolist() == scores
+        else:
+            check_approximate(hits.rows[i], hits.scores[i], case.truth[query], k, allowed)
+
+
+def check_approximate(rows: Any, scores: Any, truth: Any, k: int, allowed: RowMask) -> None:
+    """A graph may miss rows; what it finds is allowed, truly scored, in order, and enough."""
+    found = rows[rows != NO_ROW]
+    assert len(found) == min(k, int(allowed.sum()))
+    assert len(set(found.tolist())) == len(found)
+    assert allowed[found].all()
+    assert scores[: len(found)].tolist() == truth[found].tolist()
+    assert found.tolist() == sorted(found, key=lambda r: (-truth[r], r))
+    assert (rows[len(found) :] == NO_ROW).all()
+    assert np.isneginf(scores[len(found) :]).all()
+
+
+def test_a_smaller_k_is_a_prefix(case: Case) -> None:
+    everything = range(len(case.truth))
+    deepest = case.search(everything, 90)
+    for k in (0, 1, 5, 40, 89):
+        hits = case.search(everything, k)
+        assert np.array_equal(hits.rows, deepest.rows[:, :k])
+        assert np.array_equal(hits.scores, deepest.scores[:, :k])
+
+
+def test_one_query_at_a_time_gives_the_same(case: Case) -> None:
+    """FAISS takes other code paths for 20 queries and more."""
+    many = list(range(len(case.truth))) * 8
+    together = case.search(many, 25)
+    for i, query in enumerate(many):
+        alone = case.search([query], 25)
+        assert np.array_equal(alone.rows[0], together.rows[i])
+        assert np.array_equal(alone.scores[0], together.scores[i])
+
+
+def test_no_queries_and_nothing_allowed(case: Case) -> None:
+    assert case.search([], 5).rows.shape == (0, 5)
+    hits = case.search([0, 1], 5, np.zeros(ROWS, dtype=np.bool_))
+    assert (hits.rows == NO_ROW).all()
+    assert np.isneginf(hits.scores).all()
+
+
+def test_a_read_only_or_strided_mask_works(case: Case) -> None:
+    mask = np.arange(ROWS) % 2 == 0
+    wide = np.repeat(mask, 2)[::2]
+    mask.setflags(write=False)
+    assert np.array_equal(case.search([0], 9, mask).rows, case.search([0], 9, wide).rows)
+
+
+def test_bad_arguments_are_refused(case: Case) -> None:
+    with pytest.raises(ValueError, match="k must be 0 or more"):
+        case.search([0], -1)
+    for mask in (np.ones(ROWS - 1, dtype=np.bool_), np.ones(ROWS, dtype=np.int64)):
+        with pytest.raises(ModelFailure, match="row mask"):
+            case.search([0], 3, mask)
+
+
+def test_threads_do_not_disturb_each_other(case: Case) -> None:
+    everything = range(len(case.truth))
+    mask = np.arange(ROWS) % 3 == 0
+    alone = case.search(everything, 20), case.search(everything, 20, mask)
+    wrong: list[int] = []
+
+    def search(number: int) -> None:
+        for _ in range(40):
+            masked = number % 2
+            hits = case.search(everything, 20, mask if masked else None)
+            if not np.array_equal(hits.rows, alone[masked].rows):
+                wrong.append(number)
+
+    threads = [threading.Thread(target=search, args=(i,)) for i in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert wrong == []
+
+
+@pytest.mark.parametrize("name", ["bm25s", "rank-bm25"])
+def test_an_empty_sparse_leg(tmp_path: Path, name: str) -> None:
+    for corpus in ([], [[], []]):
+        leg = SparseLeg.open(tmp_path, build_sparse(tmp_path, corpus, engine=name))
+        assert leg.rows == len(corpus)
+        hits = leg.search([["검색"], []], 3, None)
+        assert hits.rows.tolist() == [[NO_ROW] * 3] * 2
+
+
+@pytest.mark.parametrize("kind", ["flat", "hnsw"])
+def test_an_empty_dense_leg(tmp_path: Path, kind: str) -> None:
+    reference = build_dense(tmp_path, np.zeros((0, 8), dtype=np.float32), kind=kind)
+    leg = DenseLeg.open(tmp_path, reference)
+    hits = leg.search(np.ones((2, 8), dtype=np.float32), 3, None)
+    assert leg.rows == 0
+    assert hits.rows.tolist() == [[NO_ROW] * 3] * 2
