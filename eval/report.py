@@ -13,9 +13,11 @@ from rag.errors import EvaluationError
 
 _STYLE = """
 :root { color-scheme: light dark; --ink: #1b1f24; --soft: #59636e; --line: #d8dee4;
-  --page: #ffffff; --card: #f6f8fa; --dense: #0064a4; --sparse: #b45f06; --hybrid: #007a5a; --bad: #b3261e; }
+  --page: #ffffff; --card: #f6f8fa; --dense: #0064a4; --sparse: #b45f06;
+  --hybrid: #007a5a; --bad: #b3261e; }
 @media (prefers-color-scheme: dark) { :root { --ink: #e6edf3; --soft: #9da7b3; --line: #30363d;
-  --page: #0d1117; --card: #161b22; --dense: #6cb6ff; --sparse: #f0a355; --hybrid: #4ad3a6; --bad: #ff8a80; } }
+  --page: #0d1117; --card: #161b22; --dense: #6cb6ff; --sparse: #f0a355;
+  --hybrid: #4ad3a6; --bad: #ff8a80; } }
 * { box-sizing: border-box; }
 body { margin: 0 auto; padding: 2rem 1.25rem 4rem; max-width: 76rem; color: var(--ink);
   background: var(--page); font: 16px/1.5 system-ui, "Noto Sans KR", sans-serif; }
@@ -43,7 +45,8 @@ svg.square { max-width: 28rem; }
 th, td { padding: .35rem .8rem; border-bottom: 1px solid var(--line); text-align: right;
   font-variant-numeric: tabular-nums; white-space: nowrap; }
 th:first-child, td:first-child { text-align: left; padding-left: 0; }
-td small { color: var(--soft); margin-left: .35rem; } td.best { font-weight: 650; } td small { font-weight: 400; }
+td small { color: var(--soft); margin-left: .35rem; } td.best { font-weight: 650; }
+td small { font-weight: 400; }
 details { margin-top: 1rem; font-size: .88rem; } summary { cursor: pointer; color: var(--soft); }
 pre { white-space: pre-wrap; overflow-wrap: anywhere; background: var(--card); padding: .8rem;
   border-radius: .4rem; }
