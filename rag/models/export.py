@@ -119,16 +119,19 @@ def _verify(model: Any, target: Path, config: EncoderConfig) -> dict[str, Any]:
     names, texts = zip(*_probes(config).items(), strict=True)
     model.max_seq_length = config.max_tokens
     # One text at a time: whatever padding does to a model, it is not part of what is expected.
-    expected = [
-        np.vstack([_plain(model, text, config.prompts[role], config) for text in texts])
-        for role in ("query", "passage")
-    ]
+    expected = {
+        prompt: np.vstack([_plain(model, text, prompt, config) for text in texts])
+        for prompt in sorted(set(config.prompts.values()))
+    }
     measured: dict[str, Any] = {}
     precisions: tuple[Precision, ...] = ("float32", "int8")
     for precision in precisions:
         embedder = OnnxEmbedder(target, precision=precision)
-        got = (embedder.embed_queries(texts), embedder.embed_passages(texts))
-        cosines = np.stack([_cosines(a, b) for a, b in zip(got, expected, strict=True)])
+        embed = {
+            config.prompts["passage"]: embedder.embed_passages,
+            config.prompts["query"]: embedder.embed_queries,
+        }
+        cosines = np.stack([_cosines(embed[key](texts), expected[key]) for key in expected])
         if precision == "float32":
             _refuse_unlike(cosines, names, config)
         measured[precision] = {

@@ -53,12 +53,15 @@ def write_golden(embedder: Embedder, folder: Path) -> None:
     Vectors are base64 of little-endian float32. Equal vectors give equal bytes.
     """
     texts = list(TEXTS.values())
+    queries = passages = embedder.embed_queries(texts)
+    if embedder.config.prompts["query"] != embedder.config.prompts["passage"]:
+        passages = embedder.embed_passages(texts)
     content = {
         "format": FORMAT,
         "encoder": reference(embedder.config),
         "texts": [[name, text] for name, text in TEXTS.items()],
-        "queries": _encoded(embedder.embed_queries(texts)),
-        "passages": _encoded(embedder.embed_passages(texts)),
+        "queries": _encoded(queries),
+        "passages": _encoded(passages),
     }
     text = json.dumps(content, ensure_ascii=False, sort_keys=True, indent=1)
     (folder / NAME).write_text(text + "\n", encoding="utf-8")

@@ -23,9 +23,7 @@ _INT8_PRODUCTS = 4
 """ONNX Runtime's `accuracy_level` for products of 8-bit integers."""
 
 
-def export_graph(
-    model: Any, config: EncoderConfig, path: Path, *, one_file_bytes: int = ONE_FILE_BYTES
-) -> None:
+def export_graph(model: Any, config: EncoderConfig, path: Path) -> None:
     """Writes the float32 graph of a SentenceTransformer to `path`.
 
     Inputs are int64 (batch, sequence): input_ids, attention_mask, token_type_ids where the model
@@ -54,7 +52,7 @@ def export_graph(
                 input_names=names,
                 output_names=list(OUTPUTS),
                 dynamic_shapes={"inputs": {name: {0: batch, 1: sequence} for name in names}},
-                external_data=size > one_file_bytes,
+                external_data=size > ONE_FILE_BYTES,
                 verbose=False,
             )
         except (RuntimeError, ValueError, TypeError, NotImplementedError) as error:

@@ -1,0 +1,61 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from rag.models.batches import length_batches
+from rag.models.threads import usable_cpus
+
+
+def write(folder: Path, **files: str) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, text in files.items():
+        (folder / name.replace("__", ".")).write_text(text + "\n")
+
+
+@pytest.fixture(autouse=True)
+def many(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(64)), raising=False)
+
+
+def test_no_quota_leaves_affinity(tmp_path: Path) -> None:
+    write(tmp_path / "cg", cpu__max="max 100000")
+    assert usable_cpus(tmp_path / "cg", tmp_path / "absent") == 64
+
+
+@pytest.mark.parametrize(("quota", "cpus"), [("400000", 4), ("250000", 2), ("50000", 1)])
+def test_a_v2_quota_counts(tmp_path: Path, quota: str, cpus: int) -> None:
+    write(tmp_path / "cg", cpu__max=f"{quota} 100000")
+    assert usable_cpus(tmp_path / "cg", tmp_path / "absent") == cpus
+
+
+def test_the_tightest_group_above_counts(tmp_path: Path) -> None:
+    write(tmp_path / "cg" / "pod", cpu__max="300000 100000")
+    write(tmp_path / "cg" / "pod" / "box", cpu__max="800000 100000")
+    (tmp_path / "self").write_text("0::/pod/box\n")
+    assert usable_cpus(tmp_path / "cg", tmp_path / "self") == 3
+
+
+def test_a_v1_quota_counts(tmp_path: Path) -> None:
+    group = tmp_path / "cg" / "cpu,cpuacct" / "docker" / "abc"
+    write(group, cpu__cfs_quota_us="600000", cpu__cfs_period_us="100000")
+    (tmp_path / "self").write_text("4:cpu,cpuacct:/docker/abc\n3:memory:/docker/abc\n")
+    assert usable_cpus(tmp_path / "cg", tmp_path / "self") == 6
+    write(group, cpu__cfs_quota_us="-1", cpu__cfs_period_us="100000")
+    assert usable_cpus(tmp_path / "cg", tmp_path / "self") == 64
+
+
+def test_here_there_is_at_least_one() -> None:
+    assert 1 <= usable_cpus() <= 64
+
+
+@pytest.mark.parametrize("budget", [1, 7, 64, 10_000])
+def test_batches_hold_every_text_once_within_the_budget(budget: int) -> None:
+    lengths = np.array([3, 9, 1, 40, 9, 2, 0, 17], dtype=np.int64)
+    batches = list(length_batches(lengths, budget))
+    assert sorted(row for rows in batches for row in rows) == list(range(8))
+    for rows in batches:
+        assert len(rows) == 1 or len(rows) * lengths[rows].max() <= budget
+    assert list(length_batches(lengths[:0], budget)) == []
