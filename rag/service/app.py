@@ -136,6 +136,7 @@ async def _serve(settings: Settings, listener: socket.socket) -> int:
             log_config=None,
             access_log=False,
             server_header=False,
+            proxy_headers=False,
             lifespan="off",
             ws="none",
             timeout_keep_alive=KEEP_ALIVE_S,

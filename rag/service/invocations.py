@@ -60,7 +60,11 @@ class Invocations:
     async def _fail(self, exchange: Exchange, error: Exception) -> int:
         """Tells the client; the status that counts, though a stream began with 200."""
         problem = problem_of(error, exchange.request_id)
-        await exchange.fail(problem)
+        try:
+            async with asyncio.timeout(READER_GRACE_S):
+                await exchange.fail(problem)
+        except TimeoutError:
+            return CLIENT_LEFT  # a reader who reads nothing is told nothing
         return problem.status
 
     async def _answer(
@@ -102,20 +106,17 @@ class Invocations:
         if call.request.on_generator_failure == "error" and call.request.mode == "answer":
             primed = 2  # the caller would rather have the generator's status than the passages
         try:
-            async with (
-                asyncio.timeout_at(call.deadline + READER_GRACE_S),
-                aclosing(frames(engine, call)) as made,
-                watching(receive),
-            ):
-                first = [await anext(made) for _ in range(primed)]
-                await exchange.open(media_type)
-                for frame in first:
-                    await exchange.frame(frame)
-                async for frame in made:
-                    await exchange.frame(frame)
+            async with asyncio.timeout_at(call.deadline + READER_GRACE_S):
+                async with aclosing(frames(engine, call)) as made, watching(receive):
+                    first = [await anext(made) for _ in range(primed)]
+                    await exchange.open(media_type)
+                    for frame in first:
+                        await exchange.frame(frame)
+                    async for frame in made:
+                        await exchange.frame(frame)
+                await exchange.close()
         except TimeoutError:  # every stage keeps the deadline: it is the reader who does not
             raise ClientLeft from None
-        await exchange.close()
 
     async def _lines(
         self,

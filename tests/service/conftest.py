@@ -212,8 +212,8 @@ class Endpoint:
         self.go_on = threading.Event()
         """Lets a 'stepwise' answer continue after its first word."""
         config = uvicorn.Config(
-            self._app, host="127.0.0.1", port=self.port, log_config=None, lifespan="off",
-            timeout_graceful_shutdown=1,
+            self._app, interface="asgi3", host="127.0.0.1", port=self.port, log_config=None,
+            lifespan="off", timeout_graceful_shutdown=1,
         )  # fmt: skip
         self._server = uvicorn.Server(config)
         self._thread = threading.Thread(target=self._server.run, daemon=True)
@@ -261,6 +261,8 @@ class Endpoint:
 
     async def _talk(self, behaviour: str, receive: Any, send: Any) -> None:
         words = ["Hold ", "the ", "power ", "button ", "[1]."]
+        if behaviour == "flood":
+            words = ["x" * 65536 + " "] * 2000
         for place, word in enumerate(words):
             await self._frame(send, {"choices": [{"index": 0, "delta": {"content": word}}]})
             if place == 0 and behaviour == "stepwise":
