@@ -21,6 +21,8 @@ _NUMBER = re.compile(r"(?:\(?\d{1,2}[.)]|[가-하][.)]|[①-⑳])\s")
 _SENTENCE_END = re.compile(r"[.!?。！？:;…][\"'”’)\]]*$")
 _HYPHENATED = re.compile(r"[^\W\d_][-\u2010]$")
 _PUNCTUATION = ".,;:!?()[]\"'“”‘’"
+_UNITS = frozenset("$€£₩%)")
+_DASHES = frozenset("—–-")
 _ENTRY = re.compile(r"\d[\d.]*\s.*\s\d{1,4}|.*…\s*\d{1,4}")  # of a table of contents
 _HANGUL_EDGE = re.compile(r"[가-힣]")
 # Endings and particles that never stand alone: a line that begins with one continues the word
@@ -122,6 +124,8 @@ class _Layout:
         if run[0].size >= _LARGER * self._body:
             return True
         stands_out = run[0].bold and not self._body_is_bold and run[0].size >= 0.95 * self._body
+        if _ends_in_figures(text):
+            return False
         return stands_out and len(run) <= 2 and not re.search(r"[.,;:…]$", text)
 
     def _text(self, lines: Sequence[Line], run: Sequence[Line]) -> Piece:
@@ -203,10 +207,20 @@ def _bare(word: str) -> str:
 
 
 def _is_row(text: str) -> bool:
-    """A row of figures, as in a table without rules."""
-    cells = text.split()
-    figures = sum(any(map(str.isdigit, cell)) for cell in cells)
-    return len(cells) > 1 and figures * 5 >= 2 * len(cells)
+    """A row of a table without rules: it ends in two figures, or is mostly figures."""
+    figures = _figures(text)
+    return _ends_in_figures(text) or (len(figures) > 1 and sum(figures) * 5 >= 2 * len(figures))
+
+
+def _ends_in_figures(text: str) -> bool:
+    figures = _figures(text)
+    return len(figures) > 2 and all(figures[-2:])
+
+
+def _figures(text: str) -> list[bool]:
+    """For each word but currency and percent signs: whether it is a figure, or a dash for none."""
+    cells = (cell for cell in text.split() if cell not in _UNITS)
+    return [cell in _DASHES or any(map(str.isdigit, cell)) for cell in cells]
 
 
 def _same_row(above: Line, below: Line) -> bool:

@@ -138,33 +138,36 @@ def without_furniture(
 ) -> list[list[Line]]:
     """The pages without running headers, footers and page numbers.
 
-    That is what stands in the margin of many pages, the same but for its digits, and a number at
-    the edge of a page that is the page's own.
+    That is what stands at the edge of many pages, the same but for its digits, and a page's own
+    number at its edge.
     """
-    margins = [_margin(lines, height) for lines, height in zip(pages, heights, strict=True)]
+    edges = [_edge(lines, height) for lines, height in zip(pages, heights, strict=True)]
     on_pages: Counter[str] = Counter()
-    for margin in margins:
-        on_pages.update({_key(line) for line in margin})
+    for edge in edges:
+        on_pages.update({_key(line) for line in edge})
     least = max(2, math.ceil(_REPEATS * len(pages)))
     dropped = {
         id(line)
-        for margin in margins
-        for line in margin
+        for edge in edges
+        for line in edge
         if on_pages[_key(line)] >= least or line.text == str(line.page)
     }
     return [[line for line in lines if id(line) not in dropped] for lines in pages]
 
 
-def _margin(lines: Sequence[Line], height: float) -> list[Line]:
-    """The lines near the top and the bottom of a page, where furniture stands."""
+def _edge(lines: Sequence[Line], height: float) -> list[Line]:
+    """The lines near the top and the bottom of a page, and its first and last in reading order:
+    pages printed from HTML end where their content ends.
+    """
     if not lines:
         return []
     highest = min(line.top for line in lines)
     lowest = max(line.baseline for line in lines)
     return [
         line
-        for line in lines
-        if line.top < (_WIDE_MARGIN if line.top == highest else _MARGIN) * height
+        for i, line in enumerate(lines)
+        if i in (0, len(lines) - 1)
+        or line.top < (_WIDE_MARGIN if line.top == highest else _MARGIN) * height
         or line.baseline > (1 - (_WIDE_MARGIN if line.baseline == lowest else _MARGIN)) * height
     ]
 

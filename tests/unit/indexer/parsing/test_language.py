@@ -41,6 +41,7 @@ def test_detected_by_script_and_english_by_its_words(text: str, lang: str) -> No
         ("ko_KR", KOREAN, "ko"),
         ("en", KOREAN, "ko"),
         ("ko", ENGLISH, "en"),
+        ("ko", ENGLISH * 5 + " 한국", "en"),
         ("ko", KOREAN + ENGLISH, "ko"),
         ("uk", "Это текст", "uk"),
         ("ja", "東京都", "ja"),

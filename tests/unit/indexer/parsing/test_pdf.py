@@ -163,3 +163,22 @@ def test_korean_sample(parsed, blocks) -> None:
     assert document.title.startswith("장애 보고서 INC-131")
     assert "새 색인은 평소 02시 41분에 나가야 했지만 09시 31분에야 나갔다." in document.text
     assert ("heading2", "1. 요약") in blocks(document)
+
+
+def test_footers_below_short_pages_and_bold_sums(parsed, blocks) -> None:
+    pages = [
+        [
+            *body(700, LONG, f"on page {number}."),
+            *body(640, "Cash and equivalents $ 2,800 $ 1,990", "Receivables, net 4,908 (12)"),
+            Text(72, 590, 11, f"Total current assets {number} 23,223 28,829", "F2"),
+            Text(72, 400, 9, f"Example Inc. | Form 10-Q | {number}"),
+        ]
+        for number in (1, 2, 3)
+    ]
+    document = parsed(pdf(*pages), "a.pdf")
+    assert blocks(document)[:3] == [
+        ("paragraph", f"{LONG} on page 1."),
+        ("paragraph", "Cash and equivalents $ 2,800 $ 1,990\nReceivables, net 4,908 (12)"),
+        ("paragraph", "Total current assets 1 23,223 28,829"),
+    ]
+    assert "10-Q" not in document.text
