@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import warnings
-from collections.abc import Sequence
 
 from bs4 import BeautifulSoup, MarkupResemblesLocatorWarning, XMLParsedAsHTMLWarning
 from bs4.element import NavigableString, PreformattedString, Tag
@@ -12,34 +11,14 @@ from bs4.element import NavigableString, PreformattedString, Tag
 from indexer.parsing.builder import DocumentBuilder
 from indexer.parsing.cleaning import one_line
 from indexer.parsing.encoding import decode
+from indexer.parsing.html_nodes import BLOCKS, attribute, is_dropped, text_of
+from indexer.parsing.html_tables import grid
 
-
-def _words(words: str) -> frozenset[str]:
-    return frozenset(words.split())
-
-
-_DROPPED = _words(
-    "script style noscript template svg canvas iframe object embed nav footer aside button "
-    "select option textarea input dialog audio video map head title meta link"
-)
-_DROPPED_ROLES = _words("navigation banner contentinfo complementary search dialog menu")
-_DROPPED_CLASSES = _words(
-    "mw-editsection mw-portlet vector-dropdown vector-page-toolbar catlinks navbox reference "
-    "noprint sr-only visually-hidden breadcrumb breadcrumbs headerlink anchor-link skip-link "
-    "cookie-banner toc"
-)
-_HIDDEN = re.compile(r"display:\s*none|visibility:\s*hidden", re.IGNORECASE)
-_BLOCKS = _words(
-    "address article blockquote body caption center details dd div dl dt fieldset figcaption "
-    "figure form header hgroup hr html li main menu ol p section summary table tbody td tfoot "
-    "th thead tr ul"
-)
 _HEADINGS = {f"h{level}": level for level in range(1, 7)}
 _CODE = frozenset(("pre", "listing", "xmp"))
 _SITE = re.compile(r"\s*[-\u2010-\u2015|·•:»/]\s*\S")
 _POWER = re.compile(r"[-+]?(?:\d{1,3}|[a-z])")  # raised: 2^53; a footnote's mark is a link
 _MAX_DEPTH = 150  # deeper nesting than any page has; below it only the text counts
-_MAX_REPEATED = 200  # characters of a cell that are repeated in the rows it spans
 _CHARSET = re.compile(rb"<meta[^>]{0,200}charset\s*=\s*[\"']?\s*([\w-]+)", re.IGNORECASE)
 _XML_ENCODING = re.compile(rb"^\s*<\?xml[^>]{0,100}encoding=[\"']([\w-]+)")
 _META = ("author", "description", "keywords")
@@ -54,11 +33,11 @@ def parse(data: bytes, builder: DocumentBuilder) -> None:
         return
     if soup.title is not None:
         builder.title = soup.title.get_text()
-    builder.lang = _attribute(root, "lang") or _attribute(root, "xml:lang") or None
+    builder.lang = attribute(root, "lang") or attribute(root, "xml:lang") or None
     for meta in soup.find_all("meta"):
-        name = (_attribute(meta, "name") or _attribute(meta, "property")).lower()
+        name = (attribute(meta, "name") or attribute(meta, "property")).lower()
         name = name.removeprefix("og:").removeprefix("article:")
-        content = one_line(_attribute(meta, "content"))
+        content = one_line(attribute(meta, "content"))
         if name in _META and content:
             builder.metadata.setdefault(name, content)
     _Walker(builder, None).walk(_main_content(soup.body or root))
@@ -76,7 +55,7 @@ def _without_site(title: str | None, heading: Tag | None) -> str | None:
     """A page's title without the name of its site: 'Orders - Example Wiki' above <h1>Orders."""
     if title is None or heading is None:
         return title
-    name, rest = _text(heading), one_line(title).partition(_text(heading))[2]
+    name, rest = text_of(heading), one_line(title).partition(text_of(heading))[2]
     return name if name and one_line(title).startswith(name) and _SITE.match(rest) else title
 
 
@@ -124,13 +103,13 @@ class _Walker:
 
     def _element(self, tag: Tag, depth: int) -> None:
         name = tag.name
-        if _is_dropped(tag):
+        if is_dropped(tag):
             return
         if depth > _MAX_DEPTH:
             self._line.append(_collapsed(tag.get_text(" ")))
         elif name in _HEADINGS:
             self._flush()
-            self._builder.heading(_text(tag), _HEADINGS[name], self._page)
+            self._builder.heading(text_of(tag), _HEADINGS[name], self._page)
         elif name in _CODE:
             self._flush()
             self._builder.code(_code_text(tag), self._page)
@@ -145,11 +124,11 @@ class _Walker:
             self._definitions(tag, depth)
         elif name == "br":
             self._line.append("\n")
-        elif name == "sup" and tag.a is None and _POWER.fullmatch(_text(tag)):
-            self._line.append(f"^{_text(tag)}")
+        elif name == "sup" and tag.a is None and _POWER.fullmatch(text_of(tag)):
+            self._line.append(f"^{text_of(tag)}")
         elif name == "math":
-            self._line.append(f" {_attribute(tag, 'alttext') or _text(tag)} ")
-        elif name in _BLOCKS:
+            self._line.append(f" {attribute(tag, 'alttext') or text_of(tag)} ")
+        elif name in BLOCKS:
             self._flush()
             self._children(tag, depth)
             self._flush()
@@ -157,11 +136,11 @@ class _Walker:
             self._children(tag, depth)
 
     def _list(self, tag: Tag, depth: int) -> None:
-        start = _attribute(tag, "start")
+        start = attribute(tag, "start")
         number = (int(start) if start.isdecimal() else 1) if tag.name == "ol" else None
         self._lists.append(number)
         for item in tag.children:
-            if not isinstance(item, Tag) or _is_dropped(item):
+            if not isinstance(item, Tag) or is_dropped(item):
                 continue
             if item.name in ("ul", "ol"):  # invalid, and common
                 self._list(item, depth + 1)
@@ -197,7 +176,7 @@ class _Walker:
             return
         caption = tag.find("caption")
         if caption is not None:
-            self._builder.paragraph(_text(caption), self._page)
+            self._builder.paragraph(text_of(caption), self._page)
         header_rows, width = 0, max(map(len, cells))
         for row, row_cells in zip(rows, cells, strict=True):
             in_head = row.parent is not None and row.parent.name == "thead"
@@ -205,7 +184,7 @@ class _Walker:
             if not in_head and (len(names) < len(row_cells) or len(names) * 2 <= width):
                 break  # a lone name that heads a group of rows is no header
             header_rows += 1
-        self._builder.table(_grid(cells), header_rows, self._page)
+        self._builder.table(grid(cells), header_rows, self._page)
 
     def _flush(self) -> None:
         text = "".join(self._line)
@@ -219,71 +198,6 @@ class _Walker:
             self._builder.paragraph(text, self._page)
 
 
-def _grid(cells: Sequence[Sequence[Tag]]) -> list[list[str]]:
-    """Cell texts in columns: a spanned column is left empty, a spanned row repeats its text."""
-    grid: list[list[str]] = []
-    pending: dict[int, tuple[int, str]] = {}  # column -> rows still to fill, text
-    for row in cells:
-        line: list[str] = []
-        for cell in row:
-            _fill(line, pending)
-            text = _text(cell)
-            columns, rows = _span(cell, "colspan", 20), _span(cell, "rowspan", 100)
-            if rows > 1:
-                pending[len(line)] = (rows - 1, text if len(text) <= _MAX_REPEATED else "")
-            line.extend([text] + [""] * (columns - 1))
-        _fill(line, pending)
-        grid.append(line)
-    return grid
-
-
-def _fill(line: list[str], pending: dict[int, tuple[int, str]]) -> None:
-    while (column := len(line)) in pending:
-        rows, text = pending.pop(column)
-        line.append(text)
-        if rows > 1:
-            pending[column] = (rows - 1, text)
-
-
-def _span(cell: Tag, name: str, limit: int) -> int:
-    value = _attribute(cell, name)
-    return max(1, min(limit, int(value))) if value.isdecimal() and len(value) < 6 else 1
-
-
-def _is_dropped(tag: Tag) -> bool:
-    if tag.name in _DROPPED:
-        return True
-    if tag.name == "header" and tag.parent is not None and tag.parent.name == "body":
-        return tag.find("h1") is None  # the site's, not the article's
-    if not tag.attrs:
-        return False
-    if "hidden" in tag.attrs or _attribute(tag, "aria-hidden") == "true":
-        return True
-    if _attribute(tag, "role") in _DROPPED_ROLES or _HIDDEN.search(_attribute(tag, "style")):
-        return True
-    return not _DROPPED_CLASSES.isdisjoint(_attribute(tag, "class").split())
-
-
-def _text(tag: Tag) -> str:
-    """The text inside, on one line, without dropped elements."""
-    parts: list[str] = []
-    stack: list[Tag | NavigableString] = list(reversed(list(_nodes(tag))))
-    while stack:
-        node = stack.pop()
-        if isinstance(node, NavigableString):
-            if not isinstance(node, PreformattedString):
-                parts.append(node)
-        elif not _is_dropped(node):
-            if node.name == "br" or node.name in _BLOCKS:
-                parts.append(" ")
-            stack.extend(reversed(list(_nodes(node))))
-    return one_line("".join(parts))
-
-
-def _nodes(tag: Tag) -> list[Tag | NavigableString]:
-    return [node for node in tag.children if isinstance(node, Tag | NavigableString)]
-
-
 def _code_text(tag: Tag) -> str:
     for line_break in tag.find_all("br"):
         line_break.replace_with("\n")
@@ -292,8 +206,3 @@ def _code_text(tag: Tag) -> str:
 
 def _collapsed(text: str) -> str:
     return re.sub(r"[ \t\r\n\f]+", " ", text)
-
-
-def _attribute(tag: Tag, name: str) -> str:
-    value = tag.get(name) or ""
-    return value if isinstance(value, str) else " ".join(value)

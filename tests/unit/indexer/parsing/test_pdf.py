@@ -168,16 +168,16 @@ def test_korean_sample(parsed, blocks) -> None:
 def test_footers_below_short_pages_and_bold_sums(parsed, blocks) -> None:
     pages = [
         [
-            *body(700, LONG, f"on page {number}."),
+            *body(700, f"{word} {LONG}", "for long."),
             *body(640, "Cash and equivalents $ 2,800 $ 1,990", "Receivables, net 4,908 (12)"),
             Text(72, 590, 11, f"Total current assets {number} 23,223 28,829", "F2"),
             Text(72, 400, 9, f"Example Inc. | Form 10-Q | {number}"),
         ]
-        for number in (1, 2, 3)
+        for number, word in enumerate(("First", "Second", "Third"), start=1)
     ]
     document = parsed(pdf(*pages), "a.pdf")
     assert blocks(document)[:3] == [
-        ("paragraph", f"{LONG} on page 1."),
+        ("paragraph", f"First {LONG} for long."),
         ("paragraph", "Cash and equivalents $ 2,800 $ 1,990\nReceivables, net 4,908 (12)"),
         ("paragraph", "Total current assets 1 23,223 28,829"),
     ]
