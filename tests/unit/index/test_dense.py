@@ -66,6 +66,18 @@ def test_vectors_that_differ_by_rounding_tie(tmp_path: Path) -> None:
     assert len(set(hits.scores[0].tolist())) == 1
 
 
+def test_rounding_decides_at_the_boundary_too(tmp_path: Path) -> None:
+    """Later rows score higher by less than the grid: FAISS nominates them, the rule wants the
+    first ones."""
+    vectors = random_unit(2000)
+    later = np.arange(500, 900)
+    vectors[later] = vectors[3] * np.linspace(1, 1 + 4e-7, 400, dtype=np.float32)[:, None]
+    leg = open_leg(tmp_path, vectors)
+    assert leg.search(vectors[3:4], 5, None).rows[0].tolist() == [3, 500, 501, 502, 503]
+    allowed = np.arange(2000) != 500
+    assert leg.search(vectors[3:4], 3, allowed).rows[0].tolist() == [3, 501, 502]
+
+
 def test_scores_are_on_the_grid(tmp_path: Path) -> None:
     vectors = random_unit(300, 384)
     scores = open_leg(tmp_path, vectors).search(random_unit(4, 384, 1), 300, None).scores
