@@ -151,6 +151,28 @@ def test_nothing_is_computed_for_those_who_left_or_are_late() -> None:
     asyncio.run(scenario())
 
 
+def test_those_who_left_are_skipped_even_before_the_loop_has_noticed() -> None:
+    async def scenario() -> None:
+        gate = Gate(opened=False)
+        async with batcher(gate) as made:
+            first = asyncio.create_task(made.submit(1, deadline=soon()))
+            await gate.busy()
+            left = asyncio.create_task(made.submit(2, deadline=soon()))
+            late = asyncio.create_task(made.submit(3, deadline=time.monotonic() + 0.05))
+            stays = asyncio.create_task(made.submit(4, deadline=soon()))
+            await queued(made, 3)
+            left.cancel()
+            time.sleep(0.1)
+            gate.open.set()
+            assert gate.entered.acquire(timeout=30)
+            assert gate.batches == [[1], [4]]
+            assert await asyncio.gather(first, stays) == [10, 40]
+            with pytest.raises(DeadlineExceeded):
+                await late
+
+    asyncio.run(scenario())
+
+
 def test_a_deadline_ends_the_wait_for_a_run_that_hangs() -> None:
     async def scenario() -> None:
         gate = Gate(opened=False)
