@@ -25,10 +25,10 @@ from indexer.progress import Progress, Silent
 from indexer.source import Item, Source
 from indexer.spool import Spool
 from rag import __version__
-from rag.errors import BuildError, DocumentError
+from rag.errors import BuildError, DocumentError, UnreadableDocument
 from rag.index.analyzer import Analyzer, make_analyzer
 from rag.index.bundle import ENCODER
-from rag.index.chunks import DocumentRecord, write_chunks
+from rag.index.chunks import DocumentRecord, metadata_problem, write_chunks
 from rag.index.dense import build_dense
 from rag.index.manifest import Manifest, canonical, chunks_digest, version_id
 from rag.index.seal import inventory, write_manifest
@@ -218,6 +218,8 @@ def _read_all(
 def _read(source: Source, item: Item) -> tuple[DocumentRecord, Document]:
     data, extra = source.read(item)
     document = parse(data, doc_id=item.doc_id, uri=item.uri, extra=extra)
+    if problem := metadata_problem(document.metadata):
+        raise UnreadableDocument(f"its metadata cannot be kept: {problem}")
     record = DocumentRecord(
         doc_id=document.doc_id,
         uri=document.uri,

@@ -113,14 +113,15 @@ def test_unreadable_documents_are_reported_and_the_rest_is_built(
     (documents / "broken.pdf").write_bytes(b"%PDF-1.7\nnot really")
     (documents / "program.exe").write_bytes(b"MZ\x00\x01")
     (documents / "empty.txt").write_bytes(b"")
+    (documents / "huge.md").write_text("---\nnumber: 1" + "0" * 40 + "\n---\nText.\n")
     report = built(documents, tmp_path / "bundle", options)
     assert report.documents == 4
-    assert [s.doc_id for s in report.skipped] == ["broken.pdf", "empty.txt", "program.exe"]
+    assert [s.doc_id for s in report.skipped] == ["broken.pdf", "empty.txt", "huge.md", "program.exe"]
     assert all(s.reason and "\n" not in s.reason for s in report.skipped)
     told = json.loads((report.folder / "report.json").read_text())
     assert [line["doc_id"] for line in told["skipped"]] == [s.doc_id for s in report.skipped]
     strict = BuildOptions(encoder_cache=options.encoder_cache, backend="onnx", strict=True)
-    with pytest.raises(BuildError, match=r"3 of 7.*broken\.pdf"):
+    with pytest.raises(BuildError, match=r"4 of 8.*broken\.pdf"):
         built(documents, tmp_path / "strict", strict)
 
 
