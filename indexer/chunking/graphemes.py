@@ -24,7 +24,12 @@ def joins(text: str, position: int, floor: int = 0) -> bool:
         while first > floor and _is_regional(text[first - 1]):
             first -= 1
         return (position - first) % 2 == 1  # flags are pairs of these
-    return _is_one_syllable(left, right) or unicodedata.combining(left) == _VIRAMA
+    if _is_one_syllable(left, right):
+        return True
+    mark = position - 1
+    while mark > floor and extends(text[mark]) and unicodedata.combining(text[mark]) != _VIRAMA:
+        mark -= 1
+    return unicodedata.combining(text[mark]) == _VIRAMA  # consonants that are written as one
 
 
 def extends(character: str) -> bool:
