@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml  # type: ignore[import-untyped]
+import yaml
 from rich import box
 from rich.console import Console
 from rich.table import Table
@@ -30,7 +30,7 @@ from rag.errors import EvaluationError
 FOLDER = Path(__file__).parent / "golden"
 SAMPLE_NAME = "sample"
 _KEYS = {"dataset", "split", "tolerance", "conditions"}
-_INDEXING = ("encoder", "analyzer", "dense", "method", "k1", "b")
+_OPTIONS = {"encoder", "analyzer", "dense", "method", "k1", "b", "backend", "fusion", "depth"}
 Scores = Mapping[str, Mapping[str, float]]
 """mode -> measure -> mean."""
 
@@ -90,7 +90,7 @@ def read_golden(path: Path) -> Golden:
         if not isinstance(body, dict) or not isinstance(body.get("expected"), dict):
             raise EvaluationError(f"{path}: condition '{name}' has no 'expected'; correct it")
         options = body.get("options") or {}
-        unknown = set(options) - {*_INDEXING, "fusion", "depth"}
+        unknown = set(options) - _OPTIONS
         if unknown:
             raise EvaluationError(f"{path}: '{min(unknown)}' is no option of a condition")
         conditions.append(Condition(str(name), options, body["expected"]))
@@ -176,10 +176,15 @@ def _measure(
                 "cache": cache,
             }
             if golden.dataset == SAMPLE_NAME:
-                bundle = _build_sample(Path(work, condition.name), options)
+                bundle = _build_sample(Path(work, condition.name), options, cache)
                 named: dict[str, Any] = {"bundle": str(bundle)}
             else:
-                named = {"dataset": Path(data or "", golden.dataset), "indexing": options}
+                running = {"backend": options.pop("backend")} if "backend" in options else {}
+                named = {
+                    "dataset": Path(data or "", golden.dataset),
+                    "indexing": options,
+                    "running": running,
+                }
             modes = ",".join(condition.expected)
             found = evaluate_target(
                 Target(**named, **target), modes=modes, timed=0, advance=advance
@@ -188,10 +193,12 @@ def _measure(
     return measured
 
 
-def _build_sample(folder: Path, options: Mapping[str, Any]) -> Path:
+def _build_sample(folder: Path, options: Mapping[str, Any], cache: Path | None) -> Path:
     """The bundle of the sample's documents, made by the indexer's own command."""
     names = {"method": "bm25-method"}
     extra = [f"--{names.get(name, name)}={value}" for name, value in options.items()]
+    if cache is not None:
+        extra.append(f"--encoder-cache={cache / 'exports'}")
     source, output = str(SAMPLE / "documents"), str(folder)
     command = [sys.executable, "-m", "indexer", "build", "--source", source, "--output", output]
     done = subprocess.run(  # noqa: S603 - our own command, its arguments are not a shell's
