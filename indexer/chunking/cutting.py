@@ -68,10 +68,10 @@ class Cutter:
     def halve(self, part: Part, span: Span) -> list[Span]:
         """About half and half of a piece, cut by the same rules; `[span]` if it is indivisible."""
         total = self._tokens.count(*span)
+        first, last = bisect_right(part.ends, span[0]), bisect_left(part.starts, span[1])
         blocks = tuple(
             replace(block, start=max(block.start, span[0]), end=min(block.end, span[1]))
-            for block in part.blocks
-            if block.start < span[1] and block.end > span[0]
+            for block in part.blocks[first:last]
         )
         # Some slack, so that a boundary beyond the middle can be taken.
         return list(self.cut(replace(part, blocks=blocks), lambda _: total * 7 // 10, 0, 0))

@@ -61,11 +61,14 @@ def unigram() -> Tokenizer:
     return Tokenizer(backend)
 
 
+PHRASE = "dog ran. The quick fox "
+
+
 def phrases() -> Tokenizer:
-    """A token may be half a sentence, so text that is cut has many more than it had whole."""
+    """A token may end one sentence and begin the next: text that is cut has more than it had."""
     backend = Backend(models.BPE(unk_token="?"))
     trainer = trainers.BpeTrainer(vocab_size=200, show_progress=False, special_tokens=["?"])
-    backend.train_from_iterator([f"{ENGLISH} {KOREAN} "] * 4, trainer)
+    backend.train_from_iterator([PHRASE] * 4, trainer)
     return Tokenizer(backend)
 
 
@@ -142,7 +145,7 @@ def texts(max_size: int) -> st.SearchStrategy[str]:
 
 long_texts = st.builds(
     lambda unit, times, joiner: joiner.join([unit] * times),
-    st.one_of(texts(12), st.sampled_from([ENGLISH + ".", KOREAN + "."])),
+    st.one_of(texts(12), st.sampled_from([ENGLISH + ".", KOREAN + ".", PHRASE])),
     st.integers(1, 300),
     st.sampled_from(["", " ", "\n", ". ", "\n\n", "     "]),
 )
@@ -214,6 +217,17 @@ def test_a_word_of_100_kb_is_cut_between_graphemes(
     assert len(chunks) > 10
     if unit != "한국어":
         assert all(len(chunk.text) % len(unit) == 0 for chunk in chunks)
+
+
+def test_pieces_that_have_more_tokens_than_their_text_had_are_cut_again(
+    config: EncoderConfig,
+) -> None:
+    chunker = Chunker(phrases(), replace(config, max_tokens=40), ChunkerOptions(context=False))
+    assert int(phrases().count([PHRASE * 2])[0]) == 2
+    document = make([(PARAGRAPH, PHRASE * 80, 0)])
+    chunks = chunker.chunks(document)
+    check(document, chunks, chunker, 40)
+    assert len(chunks) > 2
 
 
 def test_sections_are_not_mixed_and_their_headings_are_the_context(
