@@ -54,16 +54,14 @@ def free_port() -> int:
 
 
 @pytest.fixture(scope="session")
-def bundle_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A bundle of six small documents; TEST_SERVICE_BUNDLE names one built before."""
-    if ready := os.environ.get("TEST_SERVICE_BUNDLE"):
-        return Path(ready)
+def bundle_folder(encoder_cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A bundle of six small documents."""
     folder = tmp_path_factory.mktemp("service")
     for name, text in DOCUMENTS.items():
         path = folder / "documents" / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text, encoding="utf-8")
-    options = BuildOptions(backend="onnx", safetensors=False)
+    options = BuildOptions(backend="onnx", encoder_cache=encoder_cache)
     return build(Source(str(folder / "documents")), folder / "bundle", options).folder
 
 
