@@ -91,24 +91,44 @@ class Cutter:
             return end
         low = max(done + 1, tokens.reach(done, least))
         high = min(limit, tokens.back(end, least))
-        for highest in (high, limit):
-            stop = self._between_blocks(part, low, highest, begin, budget)
-            if stop is not None:
-                return stop
+        stop = self._between_blocks(part, low, high, begin, budget)
+        stop = stop or self._between_blocks(part, low, limit, begin, budget)
+        if stop is not None:
+            return stop
         number = bisect_right(part.ends, limit)
         block = part.blocks[number]
-        fits = tokens.count(block.start, block.end) <= budget
-        if number and block.kind in _WHOLE and fits and part.ends[number - 1] > done:
-            return part.ends[number - 1]
+        if block.kind in _WHOLE and tokens.count(block.start, block.end) <= budget:
+            stop = self._before_whole(part, number, done, budget)
+            if stop is not None:
+                return stop
         return self._inside_block(block, (begin, done, low, limit), budget)
 
     def _between_blocks(
         self, part: Part, low: int, high: int, begin: int, budget: int
     ) -> int | None:
-        """The block's end in [low, high] that makes the pieces most equal; not of a heading."""
+        """The block's end in [low, high] that makes the pieces most equal: better not of one that
+        introduces the next, never of a heading.
+        """
         ends = range(bisect_left(part.ends, low), bisect_right(part.ends, high))
-        found = [part.ends[i] for i in ends if part.blocks[i].kind is not BlockKind.HEADING]
-        return self._nearest(found, self._target(begin, part.ends[-1], budget))
+        found = [i for i in ends if part.blocks[i].kind is not BlockKind.HEADING]
+        best = [i for i in found if not self._introduces(part.blocks[i])] or found
+        return self._nearest(
+            [part.ends[i] for i in best], self._target(begin, part.ends[-1], budget)
+        )
+
+    def _before_whole(self, part: Part, number: int, done: int, budget: int) -> int | None:
+        """Where to cut before a table or code that is kept whole, with what introduces it."""
+        lead = number - 1
+        if number == 0 or part.ends[lead] <= done:
+            return None
+        together = self._tokens.count(part.starts[lead], part.ends[number]) <= budget
+        if together and lead and self._introduces(part.blocks[lead]):
+            before = part.ends[lead - 1]
+            return before if before > done else part.ends[lead]
+        return part.ends[lead]
+
+    def _introduces(self, block: Block) -> bool:
+        return block.kind is BlockKind.HEADING or self._text[block.end - 1] in ":："
 
     def _inside_block(self, block: Block, window: tuple[int, int, int, int], budget: int) -> int:
         begin, done, low, limit = window

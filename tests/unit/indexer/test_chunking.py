@@ -199,6 +199,17 @@ def test_graphemes_are_never_cut_where_the_standard_forbids_it(text: str) -> Non
             assert position in ends or _is_prepended(text[position - 1])
 
 
+@pytest.mark.parametrize(
+    ("text", "parts"),
+    [
+        ("🇰🇷🇺🇸🇰🇷", 3), ("👨\u200d👩\u200d👧👍🏽", 2), ("한국", 2), ("\u1112\u1161\u11ab국", 2),
+        ("cafe\u0301s", 5), ("\u0915\u094d\u0937\u0915", 2), ("\r\n\n", 2), ("1️⃣2️⃣", 2),
+    ],
+)  # fmt: skip
+def test_graphemes_are_what_readers_count(text: str, parts: int) -> None:
+    assert 1 + sum(not joins(text, position) for position in range(1, len(text))) == parts
+
+
 def _is_prepended(character: str) -> bool:
     regex = pytest.importorskip("regex")
     return bool(regex.match(r"\p{GCB=Prepend}", character))
@@ -308,6 +319,17 @@ def test_code_is_whole_where_it_fits_and_cut_between_lines_where_not(
     chunks = Chunker(tokenizer, config).chunks(document)
     assert sum(short in chunk.text for chunk in chunks) == 1
     assert all(sum(f in chunk.text for chunk in chunks) == 1 for f in functions)
+
+
+def test_what_introduces_code_stays_with_it(tokenizer: Tokenizer, config: EncoderConfig) -> None:
+    code = "\n".join(f"value_{n} = compute({n})" for n in range(12))
+    for lead in ("다음과 같이 실행합니다:", "Run this:"):
+        document = make([
+            (PARAGRAPH, sentences(ENGLISH, 7), 0), (PARAGRAPH, lead, 0), (CODE, code, 0),
+            (PARAGRAPH, sentences(ENGLISH, 7), 0),
+        ])  # fmt: skip
+        chunks = Chunker(tokenizer, config).chunks(document)
+        assert sum(f"{lead}\n\n{code}" in chunk.text for chunk in chunks) == 1
 
 
 def test_every_part_of_a_table_has_its_header(tokenizer: Tokenizer, config: EncoderConfig) -> None:
