@@ -90,7 +90,7 @@ def test_a_set_that_is_not_there_is_named(folder: Path, data: Path, tmp_path: Pa
         ("dataset: x", "must hold exactly"),
         ("{dataset: x, split: t, tolerance: 0, conditions: {a: {}}}", "has no 'expected'"),
         (
-            "{dataset: x, split: t, tolerance: 0, conditions: {a: {options: {k9: 1}, expected: {}}}}",
+            "{dataset: x, split: t, tolerance: 0, conditions: {a: {options: {k9: 1}, expected: {}}}}",  # noqa: E501
             "'k9' is no option",
         ),
     ],
