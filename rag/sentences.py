@@ -17,10 +17,11 @@ _HEADING = re.compile(r"\s{0,3}#{1,6}\s")
 _TABLE_ROW = re.compile(r"\s*\|")
 _ENUMERATOR = r"(?:\d{1,3}|[A-Za-z]|[가나다라마바사아자차카타파하]|[ivxIVX]{1,5})[.)]"
 _LIST_ITEM = re.compile(
-    rf"\s*(?:[-*+•‣▪◦·○●]\s|[①-⑳]|\(?{_ENUMERATOR}\s|\((?:\d{{1,3}}|[a-z가-힣])\)\s)"
+    rf"\s*(?:[-*+•‣▪◦·○●]\s|\[[ xX]\]\s|[①-⑳]|\(?{_ENUMERATOR}\s|\((?:\d{{1,3}}|[a-z가-힣])\)\s)"
 )
 _ONLY_ENUMERATOR = re.compile(rf"\s*(?:[-*+•‣▪◦·○●]\s+)?\(?{_ENUMERATOR}$")
 _KEY_VALUE = re.compile(r"\s*[^\s:：][^:：\n]{0,40}[:：]\s+\S")
+_NUMBER_COLUMN = re.compile(r"\s*\d+\s")
 _INDENTED = re.compile(r"(?: {4}|\t)")
 _CODE_LIKE = re.compile(r"[{};=<>$\\]|\w\(|\s*(?:#|//|--|import |from |def |kubectl |docker |pip )")
 
@@ -127,7 +128,7 @@ def _count_breaks(text: str, start: int, end: int) -> int:
 
 def _paragraphs(text: str, lines: list[tuple[int, int]]) -> Iterator[tuple[int, int, bool]]:
     """Joins the lines of one run, but for breaks that were meant: a short line that looks like a
-    title, and `key: value` lines below each other.
+    title, and lines below each other that begin with `key:` or with a number.
     """
     width = max(end - start for start, end in lines)
     begin = lines[0][0]
@@ -141,8 +142,9 @@ def _paragraphs(text: str, lines: list[tuple[int, int]]) -> Iterator[tuple[int, 
 def _is_meant_break(
     text: str, line: tuple[int, int], following: tuple[int, int], width: int
 ) -> bool:
-    if _KEY_VALUE.match(text, *line) and _KEY_VALUE.match(text, *following):
-        return True
+    for shape in (_KEY_VALUE, _NUMBER_COLUMN):
+        if shape.match(text, *line) and shape.match(text, *following):
+            return True
     first = text[following[0] : following[0] + 40].lstrip()[:1]
     last = text[max(line[0], line[1] - 40) : line[1]].rstrip()[-1:]
     is_short = (line[1] - line[0]) * 2 < width

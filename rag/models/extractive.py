@@ -3,24 +3,22 @@
 from __future__ import annotations
 
 import asyncio
-import re
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 
 from rag.errors import GeneratorTimeout
 from rag.models.abstention import abstention
 from rag.models.generator import Delta, Prompt
-from rag.models.selection import Selected, Selection, SelectionOptions, select
-from rag.models.unit_scores import Terms
+from rag.models.passage_units import Unit, UnitKind
+from rag.models.question import Terms
+from rag.models.selection import Quoted, Selection, SelectionOptions, select
 from rag.types import Float32
 
 Embed = Callable[[Sequence[str]], Float32]
 
-_CLOSED = re.compile(r"[.!?。！？…][\"'”’)\]」』`]*$")
-
 
 class ExtractiveGenerator:
-    """Quotes the one to few sentences that answer the question, each with its citation.
+    """Quotes the few sentences that answer the question, each with its citation.
 
     `terms` is the bundle's analyzer. `embed` and `embed_query` are an encoder's
     `embed_passages` and `embed_queries`; without them, and for languages the encoder does not
@@ -53,7 +51,7 @@ class ExtractiveGenerator:
                 "extractive generator had not finished at the deadline: raise the deadline or "
                 "ask for fewer passages"
             ) from error
-        for text in answer_lines(prompt.query, selection):
+        for text in answer_pieces(prompt.query, selection):
             yield Delta(text)
 
     async def aclose(self) -> None:
@@ -77,26 +75,38 @@ class ExtractiveGenerator:
         return [float(cosine) for cosine in cosines]
 
 
-def answer_lines(question: str, selection: Selection) -> Iterator[str]:
-    """The pieces of text that together are the answer, cited."""
-    if not selection.pieces:
+def answer_pieces(question: str, selection: Selection) -> Iterator[str]:
+    """The pieces of text that together are the answer: a sentence or line each, cited."""
+    if not selection.runs:
         yield abstention(question)
         return
-    separator = ""
-    for piece in selection.pieces:
-        lines = list(_cited(piece))
-        block = len(lines) > 1
-        yield ("\n" if separator and block else separator) + lines[0]
-        for line in lines[1:]:
-            yield f"\n{line}"
-        closed = len(lines) == 1 and _CLOSED.search(piece.lines[0])
-        separator = " " if closed else "\n"
+    before: Quoted | None = None
+    for run in selection.runs:
+        is_list = len(run) > 1
+        for quoted in run:
+            gap = "" if before is None else _gap(before.unit, quoted.unit)
+            yield gap + _cited(quoted, is_list)
+            before = quoted
 
 
-def _cited(piece: Selected) -> Iterator[str]:
-    marks = "".join(f"[{rank}]" for rank in piece.ranks)
-    for line in piece.lines:
-        if line.endswith("```"):
-            yield f"{line}\n{marks}"
-        else:
-            yield line if line.endswith((":", "：")) else f"{line} {marks}"
+def _gap(before: Unit, unit: Unit) -> str:
+    """Closed sentences stand side by side; everything else on lines of its own."""
+    prose = {UnitKind.PROSE} == {before.kind, unit.kind}
+    inside_item = before.kind is UnitKind.ITEM and not unit.starts_line
+    joined = (prose or inside_item) and before.is_closed
+    return " " if joined else "\n"
+
+
+def _cited(quoted: Quoted, is_list: bool) -> str:
+    unit = quoted.unit
+    text = unit.text
+    marks = "".join(f"[{rank}]" for rank in quoted.ranks)
+    if unit.kind is UnitKind.CODE and "\n" in text:
+        return f"```\n{text}\n```\n{marks}"
+    if unit.kind is UnitKind.CODE:
+        text = f"`{text.strip('`')}`"
+    elif unit.kind in (UnitKind.ITEM, UnitKind.ROW) and is_list:
+        text = f"{unit.number}. {text}" if unit.is_numbered else f"- {text}"
+    elif unit.kind is UnitKind.HEADING:
+        text = f"**{text}**"
+    return f"{text} {marks}"

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
+from typing import NamedTuple
 
 from rag.sentences import split_sentences
 from rag.types import Passage
@@ -19,28 +21,46 @@ class UnitKind(StrEnum):
     CODE = "code"
 
 
+class Place(NamedTuple):
+    """Which unit: its passage's rank, and its number in the passage, from 0."""
+
+    rank: int
+    number: int
+
+
 @dataclass(frozen=True, slots=True)
 class Unit:
     """One quotable piece: a sentence, a list item, a table row, some lines of code, a heading.
 
-    `rank` is its passage's; `place` counts the units of the passage from 0. `text` is fit to be
-    read alone: unwrapped, without Markdown's marks, a row as `header: value` pairs. `above` is
-    what it stands under: title, headings, and the last heading, question or lead-in before it.
-    `starts_paragraph` tells whether a blank line stands before it.
+    `text` is fit to be read alone: unwrapped, without Markdown's marks, a row as `header: value`
+    pairs. `above` is what it stands under: title, headings, and the last heading, question or
+    lead-in before it.
+    `starts_paragraph` and `starts_line` tell whether a blank line or a line break stands
+    before it. `number` is a numbered item's, else None.
     """
 
-    rank: int
-    place: int
+    place: Place
     kind: UnitKind
     text: str
     above: str
+    lang: str
     starts_paragraph: bool
-    is_numbered: bool = False
+    starts_line: bool = True
+    number: int | None = None
 
     @property
     def leads_in(self) -> bool:
         """Whether it announces what follows ('… as follows:', 'Is it safe?')."""
         return self.text.endswith((":", "：", "?", "？"))
+
+    @property
+    def is_numbered(self) -> bool:
+        return self.number is not None
+
+    @property
+    def is_of_list(self) -> bool:
+        """Whether it is an item, or a later sentence of its line."""
+        return self.kind is UnitKind.ITEM or not self.starts_line
 
     @property
     def is_closed(self) -> bool:
@@ -50,12 +70,15 @@ class Unit:
 
 _CLOSED = re.compile(r"[.!?。！？…:：][\"'”’)\]」』`]*$")
 _ITEM = re.compile(
-    r"(?P<bullet>[-*+•‣▪◦·○●]|[①-⑳])\s*|\(?(?P<number>\d{1,3}|[A-Za-z]|[가나다라마바사])[.)]\s+"
+    r"(?P<bullet>[-*+•‣▪◦·○●]|\[[ xX]\]|[①-⑳])\s*|"
+    r"\(?(?P<number>\d{1,3}|[A-Za-z]|[가나다라마바사])[.)]\s+"
 )
 _RULE = re.compile(r"\|?[\s:|-]*-[\s:|-]*$|[=*_~-]{3,}$")
 _CODE = re.compile(
-    r"^\s*(?:\$ |>>> |```|~~~|#!|def |class |import |from \w+ import|curl |docker |kubectl |pip "
-    r"|[{}\]]|\"\w+\":|\w+\(\)|[\w.]+ = )|[{;]\s*$|=>|\)\s*->|^\s*</?\w+"
+    r"^\s*(?:\$ |>>> |```|~~~|#!|@\w|def |class |import |from \w+ import|(?:async|return|raise) |"
+    r"(?:try|else|finally|(?:except|if|for|while|with)\b.*):$|curl |docker |kubectl |pip |"
+    r"[{}\]]|\"\w+\":|\w[\w.]*\(|[\w.\[\]\"']+ [-+]?= |--?\w|</?\w+|[\w.-]+ [\w-]+.* --\w)"
+    r"|[{;\\]\s*$|=>|\)\s*->"
 )
 _LINK = re.compile(r"!?\[([^\]\n]*)\]\((?:[^()\n]|\([^()\n]*\))*\)")
 _STRONG = re.compile(r"(\*\*|__)(?=\S)(.+?)(?<=\S)\1")
@@ -66,49 +89,67 @@ _WIDE_REFERENCE = re.compile(r"[［【]\s?\d{1,3}[^\]］】]{0,40}[］】]")
 def split_units(passage: Passage) -> list[Unit]:
     """The units of a passage in reading order; rules between table header and body are dropped."""
     chunk = passage.chunk
-    path = [chunk.title, *(h for h in chunk.headings if h != chunk.title)]
-    names = " ".join(path)
-    header = _context_header(chunk.context)
+    names = " ".join([chunk.title, *(h for h in chunk.headings if h != chunk.title)])
     spans = split_sentences(chunk.text)
-    units: list[Unit] = []
+    raws = [chunk.text[start:end] for start, end in spans]
+    gaps = [
+        "\n\n",
+        *(chunk.text[one[1] : two[0]] for one, two in itertools.pairwise(spans)),
+        "\n\n",
+    ]
+    header = _context_header(chunk.context)
     lead = ""
-    for at, (start, end) in enumerate(spans):
-        raw = chunk.text[start:end]
-        gap = chunk.text[spans[at - 1][1] : start] if at else "\n\n"
-        follows = chunk.text[end : spans[at + 1][0]] if at + 1 < len(spans) else "\n\n"
-        if raw.startswith("|") or _RULE.match(raw):
-            if _RULE.match(raw):
-                continue
-            next_raw = chunk.text[slice(*spans[at + 1])] if at + 1 < len(spans) else ""
-            if next_raw.startswith("|") and _RULE.match(next_raw):
-                header = cells(raw)
-                continue
-        unit = _unit(passage.rank, len(units), raw, gap, follows, header, f"{names} {lead}")
-        units.append(unit)
-        if unit.kind is UnitKind.HEADING or unit.leads_in:
-            lead = unit.text
-    return units
+    units: list[Unit] = []
+    for at, raw in enumerate(raws):
+        if _RULE.match(raw):
+            continue
+        if raw.startswith("|") and at + 1 < len(raws) and _is_table_rule(raws[at + 1]):
+            header = cells(raw)
+            continue
+        if not raw.startswith("|"):
+            header = []
+        kind, text, number = _read(raw, gaps[at], gaps[at + 1], header)
+        above = f"{names} {lead}"
+        place = Place(passage.rank, len(units))
+        breaks = gaps[at].count("\n")
+        units.append(Unit(place, kind, text, above, chunk.lang, breaks > 1, breaks > 0, number))
+        if units[-1].kind is UnitKind.HEADING or units[-1].leads_in:
+            lead = text
+    return _without_false_headings(units)
 
 
-def _unit(
-    rank: int, place: int, raw: str, gap: str, follows: str, header: Sequence[str], above: str
-) -> Unit:
+def _read(
+    raw: str, gap: str, follows: str, header: Sequence[str]
+) -> tuple[UnitKind, str, int | None]:
     starts_line = "\n" in gap
-    starts_paragraph = gap.count("\n") > 1
     item = _ITEM.match(raw) if starts_line else None
-    is_numbered = False
     if raw.startswith("|"):
-        kind, text = UnitKind.ROW, _row(cells(raw), header)
-    elif starts_line and _looks_like_code(raw):
-        kind, text = UnitKind.CODE, raw.strip("`~ \n")
-    elif item:
-        is_numbered = (item["number"] or "").isdigit()
-        kind, text = UnitKind.ITEM, readable(raw[item.end() :])
-    elif _is_heading(raw, starts_line, "\n" in follows):
-        kind, text = UnitKind.HEADING, readable(raw.lstrip("# "))
-    else:
-        kind, text = UnitKind.PROSE, readable(raw)
-    return Unit(rank, place, kind, text, above, starts_paragraph, is_numbered)
+        return UnitKind.ROW, _row(cells(raw), header), None
+    if starts_line and _looks_like_code(raw):
+        return UnitKind.CODE, raw.strip("`~ \n"), None
+    if item:
+        number = item["number"] or ""
+        text = readable(raw[item.end() :])
+        return UnitKind.ITEM, text, int(number) if number.isdigit() else None
+    if _is_heading(raw, starts_line, "\n" in follows):
+        return UnitKind.HEADING, readable(raw.lstrip("# ")), None
+    return UnitKind.PROSE, readable(raw), None
+
+
+def _without_false_headings(units: list[Unit]) -> list[Unit]:
+    """Short lines in a row, with nothing between them to be the heading of, are a table's lines."""
+    is_heading = [unit.kind is UnitKind.HEADING for unit in units]
+    beside = [False, *is_heading, False]
+    return [
+        replace(unit, kind=UnitKind.ROW)
+        if is_heading[at] and (beside[at] or beside[at + 2])
+        else unit
+        for at, unit in enumerate(units)
+    ]
+
+
+def _is_table_rule(raw: str) -> bool:
+    return raw.startswith("|") and bool(_RULE.match(raw))
 
 
 def readable(text: str) -> str:

@@ -1,4 +1,8 @@
-"""Chooses the sentences of the passages that answer a question."""
+"""Chooses what to quote from the passages as the answer to a question.
+
+The best run of neighbouring sentences is the core. It is rounded off with what follows or precedes
+it in its paragraph, list or table, and one more run is added if another place answers more.
+"""
 
 from __future__ import annotations
 
@@ -7,60 +11,60 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from rag.models.passage_units import Unit, UnitKind, split_units
-from rag.models.unit_scores import ScoredUnit, ScoreOptions, Similarity, Terms, score_units
+from rag.models.question import Terms, is_procedure, missing_names
+from rag.models.window_scores import ScoreOptions, Scorer, Similarity, Window
 from rag.types import Passage
 
-_PROCEDURE = re.compile(
-    r"\bhow (?:do|can|should|to|must)\b|\bsteps?\b|\bprocedure\b|어떻게|방법|절차|단계|순서",
-    re.IGNORECASE,
-)
 _ANAPHORA = re.compile(
     r"(?:It|This|These|Those|They|That|He|She|Its|Their|However|Otherwise|Then|But|So|Instead|"
     r"Therefore|Both|In (?:this|that) case)\b|"
     r"(?:이는|이를|이때|이것|이런|이러한|그것|그러나|하지만|따라서|그래서|그러면|그런데|또한|또|단|다만)"
     r"(?:\s|,|은|을|이)"
 )
-_SAME = 0.8  # Jaccard index of terms from which two pieces say the same
-_MOST_LINES = 8  # of a list or table that is quoted as a whole
+_SAME = 0.8  # Jaccard index of terms from which two sentences say the same
+_TELLING = 4  # terms; that 'status: 500' stands elsewhere too means nothing
+_LONG_LIST = 700  # characters up to which a list is quoted as a whole
 
 
 @dataclass(frozen=True, slots=True)
 class SelectionOptions:
     """What counts as an answer, and how much of it is given.
 
-    At most `max_sentences` pieces and about `max_characters` characters; a piece after the first
-    must score at least `relative` times the best. A question counts as answered when its best
-    piece covers at least `min_coverage` of it (see `ScoredUnit.coverage`); where similarities are
-    known, it must also reach `min_similarity`, and `sure_similarity` is enough without coverage.
+    Only the best `max_passages` passages are quoted.
+    The question counts as answered when the best window's `evidence` (see `Window`) reaches
+    `min_evidence`, and, with `require_names`, when every identifier and name in the question
+    stands in some passage. A core shorter than `round_off_below` characters takes its neighbours
+    along, up to `round_off_to`. A second window must score `relative` times the first, tell at
+    least one more of the question's terms, and have no more than `second_characters`.
     """
 
-    max_sentences: int = 3
-    max_characters: int = 700
-    relative: float = 0.75
-    min_coverage: float = 0.4
-    min_similarity: float = 0.3
-    sure_similarity: float = 0.75
+    max_passages: int = 8
+    min_evidence: float = 0.42
+    require_names: bool = True
+    round_off_below: int = 300
+    round_off_to: int = 480
+    relative: float = 0.9
+    second_characters: int = 250
     scores: ScoreOptions = field(default_factory=ScoreOptions)
 
 
 @dataclass(frozen=True, slots=True)
-class Selected:
-    """One piece as the lines to show, and the ranks of the passages that hold it, best first."""
+class Quoted:
+    """One unit to show, and the ranks of the passages that say it, the quoted one first."""
 
-    lines: tuple[str, ...]
+    unit: Unit
     ranks: tuple[int, ...]
-    score: float
 
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """The pieces in the order to show them, none for an abstention; and the best piece's
-    coverage and similarity, which decided between the two.
+    """The runs of units to quote, none for an abstention, and what decided between the two:
+    the best window (None without any) and the question's names that no passage has.
     """
 
-    pieces: tuple[Selected, ...]
-    coverage: float
-    similarity: float | None
+    runs: tuple[tuple[Quoted, ...], ...]
+    best: Window | None
+    missing: tuple[str, ...] = ()
 
 
 def select(
@@ -71,144 +75,142 @@ def select(
     similarity: Similarity | None = None,
     options: SelectionOptions | None = None,
 ) -> Selection:
-    """The pieces of `passages` that answer `question`. Pure, if the functions given are."""
+    """What to quote from `passages` for `question`. Pure, if the functions given are."""
     options = options or SelectionOptions()
-    by_rank = {p.rank: split_units(p) for p in sorted(passages, key=lambda p: p.rank)}
-    units = [unit for of_passage in by_rank.values() for unit in of_passage]
-    scored = score_units(question, units, terms, similarity, options.scores)
-    if not scored:
-        return Selection((), 0.0, None)
-    best = scored[0]
-    if not _answers(best, options):
-        return Selection((), best.coverage, best.similarity)
-    pieces = _choose(scored, by_rank, bool(_PROCEDURE.search(question)), options)
-    return Selection(tuple(pieces), best.coverage, best.similarity)
+    ranked = sorted(passages, key=lambda p: p.rank)[: options.max_passages]
+    by_rank = {passage.rank: split_units(passage) for passage in ranked}
+    scorer = Scorer(question, by_rank, terms, similarity, options.scores)
+    windows = scorer.windows()
+    if not windows:
+        return Selection((), None)
+    best = windows[0]
+    missing: list[str] = []
+    if options.require_names:
+        missing = missing_names(question, [p.chunk.indexed_text for p in passages], terms)
+    if missing or best.evidence < options.min_evidence:
+        return Selection((), best, tuple(missing))
+    steps = is_procedure(question)
+    spans = [_round_off(by_rank[best.rank], best, steps, options)]
+    second = _second(windows, spans[0], by_rank, scorer, options)
+    if second is not None:
+        spans.append((second.rank, second.start, second.stop))
+    return Selection(tuple(_quote(span, by_rank, scorer) for span in spans), best)
 
 
-def _answers(best: ScoredUnit, options: SelectionOptions) -> bool:
-    if best.similarity is None:
-        return best.coverage >= options.min_coverage
-    if best.similarity >= options.sure_similarity:
+_Span = tuple[int, int, int]  # rank, start, stop
+
+
+def _round_off(
+    units: Sequence[Unit], window: Window, steps: bool, options: SelectionOptions
+) -> _Span:
+    """The window with what makes it readable, and short windows with what goes on from there."""
+    start, stop = window.start, window.stop
+    if stop < len(units) and units[stop - 1].leads_in and units[stop].kind is UnitKind.ITEM:
+        stop += 1
+    has_items = any(unit.kind is UnitKind.ITEM for unit in units[start:stop])
+    if has_items and (steps or any(unit.leads_in for unit in units[start:stop])):
+        start, stop = _whole_list(units, start, stop)
+    if start > 0 and _needs_previous(units[start - 1], units[start]):
+        start -= 1
+
+    def fits(unit: Unit) -> bool:
+        size = sum(len(u.text) for u in units[start:stop])
+        return size < options.round_off_below and size + len(unit.text) <= options.round_off_to
+
+    while stop < len(units) and fits(units[stop]) and _goes_on(units[stop - 1], units[stop]):
+        stop += 1
+    while start > 0 and fits(units[start - 1]) and _goes_on(units[start - 1], units[start]):
+        start -= 1
+    if start > 0 and _needs_previous(units[start - 1], units[start]):
+        start -= 1
+    return window.rank, start, stop
+
+
+def _whole_list(units: Sequence[Unit], start: int, stop: int) -> tuple[int, int]:
+    """The window with the rest of its list, if that is not long."""
+
+    def fits(unit: Unit) -> bool:
+        size = sum(len(u.text) for u in units[start:stop])
+        return unit.is_of_list and size + len(unit.text) <= _LONG_LIST
+
+    while stop < len(units) and fits(units[stop]):
+        stop += 1
+    while start > 0 and units[start].is_of_list and fits(units[start - 1]):
+        start -= 1
+    return start, stop
+
+
+def _needs_previous(before: Unit, unit: Unit) -> bool:
+    """Whether `unit` cannot be read without the one before it."""
+    if before.kind is UnitKind.HEADING:
+        return False
+    if unit.kind in (UnitKind.ITEM, UnitKind.CODE):
+        return before.leads_in
+    refers_back = unit.kind is UnitKind.PROSE and bool(_ANAPHORA.match(unit.text))
+    return refers_back and before.kind is UnitKind.PROSE
+
+
+def _goes_on(before: Unit, unit: Unit) -> bool:
+    """Whether `unit` belongs with the one before it."""
+    if UnitKind.HEADING in (before.kind, unit.kind):
+        return False
+    if before.leads_in or UnitKind.CODE in (before.kind, unit.kind):
         return True
-    return best.coverage >= options.min_coverage and best.similarity >= options.min_similarity
+    if unit.kind is UnitKind.ITEM:  # another item is another thought
+        return False
+    return not unit.starts_paragraph
 
 
-@dataclass(slots=True)
-class _Choice:
-    """A chosen unit, the places it is shown with, and the ranks that say the same."""
-
-    entry: ScoredUnit
-    places: list[int]
-    ranks: list[int]
-
-
-def _choose(
-    scored: Sequence[ScoredUnit],
+def _second(
+    windows: Sequence[Window],
+    first: _Span,
     by_rank: dict[int, list[Unit]],
-    is_procedure: bool,
+    scorer: Scorer,
     options: SelectionOptions,
-) -> list[Selected]:
-    choices: list[_Choice] = []
-    shown: set[tuple[int, int]] = set()
-    length = 0
-    for entry in scored:
-        if len(choices) == options.max_sentences:
-            break
-        if choices and entry.score < options.relative * scored[0].score:
-            break
-        unit = entry.unit
-        if (unit.rank, unit.place) in shown:
+) -> Window | None:
+    """The best other window that tells more and does not repeat the first."""
+    rank, start, stop = first
+    shown = by_rank[rank][start:stop]
+    told = frozenset().union(*(scorer.terms[unit.place] for unit in shown))
+    for window in windows:
+        if window.score < options.relative * windows[0].score:
+            return None
+        if window.rank == rank and window.start < stop and start < window.stop:
             continue
-        if same := next((c for c in choices if _says_the_same(c.entry, entry)), None):
-            if unit.rank not in same.ranks:
-                same.ranks.append(unit.rank)
+        units = by_rank[window.rank][window.start : window.stop]
+        if sum(len(unit.text) for unit in units) > options.second_characters:
             continue
-        passage = by_rank[unit.rank]
-        places = [
-            p for p in _with_company(passage, unit, is_procedure) if (unit.rank, p) not in shown
+        repeats = any(
+            _is_same(scorer.terms[unit.place], scorer.terms[other.place])
+            for unit in units
+            for other in shown
+        )
+        if window.found - told and not repeats:
+            return window
+    return None
+
+
+def _is_same(one: frozenset[str], other: frozenset[str]) -> bool:
+    both = len(one & other)
+    return both > 0 and both >= _SAME * len(one | other)
+
+
+def _quote(span: _Span, by_rank: dict[int, list[Unit]], scorer: Scorer) -> tuple[Quoted, ...]:
+    """The units of a span, each with the passages that hold it or nearly the same sentence."""
+    rank, start, stop = span
+    quoted: list[Quoted] = []
+    seen: list[frozenset[str]] = []
+    for unit in by_rank[rank][start:stop]:
+        own = scorer.terms[unit.place]
+        if any(_is_same(own, other) for other in seen) and unit.kind is UnitKind.PROSE:
+            continue
+        seen.append(own)
+        also = [
+            other
+            for other, units in by_rank.items()
+            if other != rank
+            and len(own) >= _TELLING
+            and any(_is_same(own, scorer.terms[u.place]) for u in units)
         ]
-        size = sum(len(passage[p].text) for p in places)
-        if choices and length + size > options.max_characters:
-            continue
-        length += size
-        shown.update((unit.rank, p) for p in places)
-        choices.append(_Choice(entry, places, [unit.rank]))
-    return _in_order(choices, by_rank)
-
-
-def _says_the_same(one: ScoredUnit, other: ScoredUnit) -> bool:
-    both = len(one.terms & other.terms)
-    return both > 0 and both >= _SAME * len(one.terms | other.terms)
-
-
-def _with_company(passage: Sequence[Unit], unit: Unit, is_procedure: bool) -> list[int]:
-    """The places to show so that the unit can be understood: what it refers back to, what it
-    announces, and for a step of a procedure the other steps.
-    """
-    at = unit.place
-    if unit.leads_in and unit.kind is not UnitKind.ROW:
-        return [at, *_run(passage, at + 1)]
-    if unit.kind is UnitKind.ITEM:
-        start = at
-        while start > 0 and passage[start - 1].kind is UnitKind.ITEM:
-            start -= 1
-        lead = [start - 1] if start > 0 and passage[start - 1].text.endswith((":", "：")) else []
-        if is_procedure and unit.is_numbered:
-            return [*lead, *_run(passage, start)]
-        return [*lead, at]
-    if unit.kind is UnitKind.CODE and at > 0 and passage[at - 1].leads_in:
-        return [at - 1, at]
-    before = passage[at - 1] if at > 0 else None
-    refers_back = unit.kind is UnitKind.PROSE and _ANAPHORA.match(unit.text)
-    if refers_back and before is not None and before.kind is UnitKind.PROSE:
-        return [at] if unit.starts_paragraph else [at - 1, at]
-    return [at]
-
-
-def _run(passage: Sequence[Unit], start: int) -> list[int]:
-    """The list, table or code that begins at `start`, or the one sentence there."""
-    if start >= len(passage):
-        return []
-    kind = passage[start].kind
-    if kind in (UnitKind.PROSE, UnitKind.HEADING):
-        return [start] if kind is UnitKind.PROSE else []
-    end = start
-    while end < len(passage) and passage[end].kind is kind and end - start < _MOST_LINES:
-        end += 1
-    return list(range(start, end))
-
-
-def _in_order(choices: Sequence[_Choice], by_rank: dict[int, list[Unit]]) -> list[Selected]:
-    """Passages by their best piece; within a passage, as the document has them."""
-    first: dict[int, int] = {}
-    for at, choice in enumerate(choices):
-        first.setdefault(choice.entry.unit.rank, at)
-    ordered = sorted(choices, key=lambda c: (first[c.entry.unit.rank], c.places[0]))
-    return [
-        Selected(_lines(by_rank[c.ranks[0]], c.places), tuple(c.ranks), c.entry.score)
-        for c in ordered
-    ]
-
-
-def _lines(passage: Sequence[Unit], places: Sequence[int]) -> tuple[str, ...]:
-    """The text of the units: prose in one line, the rest one line each."""
-    units = [passage[place] for place in places]
-    if len(units) == 2 and units[0].text.endswith((":", "：")) and units[1].kind is UnitKind.ITEM:
-        return (f"{units[0].text} {units[1].text}",)
-    lines: list[str] = []
-    number = 0
-    joinable = False
-    for unit in units:
-        is_prose = unit.kind is UnitKind.PROSE
-        text = unit.text
-        if unit.kind is UnitKind.CODE:
-            text = f"```\n{text}\n```" if "\n" in text else f"`{text.strip('`')}`"
-        elif not is_prose and len(units) > 1:
-            number += 1
-            text = f"{number}. {text}" if unit.is_numbered else f"- {text}"
-        if is_prose and joinable:
-            lines[-1] += f" {text}"
-        else:
-            lines.append(text)
-        joinable = is_prose and unit.is_closed
-    return tuple(lines)
+        quoted.append(Quoted(unit, (rank, *also)))
+    return tuple(quoted)

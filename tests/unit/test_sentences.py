@@ -67,6 +67,21 @@ def test_structure_is_kept_apart() -> None:
     ]  # fmt: skip
 
 
+def test_lines_of_a_checklist_and_of_a_column_of_codes() -> None:
+    text = (
+        "[ ] It stops on SIGTERM, and it does not\nwait for open requests. [x] no\n"
+        "[x] It runs as a user.\n\n0 normal end\n137 killed: out of memory, or too slow\n1 error"
+    )
+    assert sentences(text) == [
+        "[ ] It stops on SIGTERM, and it does not\nwait for open requests.",
+        "[x] no",
+        "[x] It runs as a user.",
+        "0 normal end",
+        "137 killed: out of memory, or too slow",
+        "1 error",
+    ]
+
+
 def test_titles_and_key_value_lines() -> None:
     text = (
         "Cooling\nThe reactor is cooled by water that flows through it.\n\n이름: 홍길동\n직책: 팀장"
