@@ -21,7 +21,9 @@ from rag.types import BlockKind, Chunk, Document, Int64
 NAME = "structure"
 VERSION = 1
 """Raised whenever the same document and options would give other chunks."""
-DEFAULT_SIZE = 200
+DEFAULT_SIZE = 256
+"""At a fixed depth longer passages answer more questions with more text beside the answer, as
+tests/bench/chunking.py measures up to this size; most encoders were trained on about as much."""
 _LEAST_ROOM = 32
 
 
@@ -29,11 +31,12 @@ _LEAST_ROOM = 32
 class ChunkerOptions:
     """How long chunks are, in tokens of the encoder, context not counted.
 
-    `size`: the most a chunk's text may have; None is 200, or what the encoder can read if that is
-    less. `overlap`: the most that is repeated, in whole sentences, from the chunk before in the
-    same section. `min_size`: sections below it are joined with their small neighbours, and cuts
-    that would leave less are avoided; None is a quarter of `size`. `context`: whether title,
-    headings and table headers are put before the text; without it headings stay in the text.
+    `size`: the most a chunk's text may have; None is 256, or what the encoder can read if that is
+    less. Context comes first: where it leaves less, the text is shorter. `overlap`: the most that
+    is repeated, in whole sentences, from the chunk before in the same section. `min_size`:
+    sections below it are joined with their small neighbours, and cuts that would leave less are
+    avoided; None is an eighth of `size`. `context`: whether title, headings and table headers are
+    put before the text; without it headings stay in the text.
     Raises ConfigurationError for sizes that cannot be.
     """
 
@@ -91,7 +94,7 @@ class Chunker:
                 " give a smaller size"
             )
         size = min(DEFAULT_SIZE, available) if options.size is None else options.size
-        least = size // 4 if options.min_size is None else options.min_size
+        least = size // 8 if options.min_size is None else options.min_size
         self.options = replace(options, size=size, min_size=least)
         self._size, self._least = size, least
         self._tokenizer = tokenizer
