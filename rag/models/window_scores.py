@@ -23,15 +23,15 @@ _LANGUAGE_BONUS = 0.03  # for the question's own language
 @dataclass(frozen=True, slots=True)
 class ScoreOptions:
     """`max_units` and `max_characters` bound a window. `above_weight` is what a question's term
-    counts that stands only in the headings above a window. At most `max_embedded` units are
-    compared by the encoder, the first passages' first, and only if the question's language is one
-    of `similarity_languages`: those that the encoder was trained for.
+    counts that stands only in the headings above a window. At most `max_embedded` units, those of
+    the best windows by terms, are compared by the encoder, and only if the question's language is
+    one of `similarity_languages`: those that the encoder was trained for.
     """
 
     max_units: int = 4
     max_characters: int = 500
     above_weight: float = 0.5
-    max_embedded: int = 48
+    max_embedded: int = 20
     similarity_languages: frozenset[str] = frozenset({"en"})
 
 
@@ -85,14 +85,26 @@ class Scorer:
         self._cosines: dict[Place, float] | None = None
         self._language = question_language(question)
         if similarity is not None and self._language in options.similarity_languages:
-            asked = units[: options.max_embedded]
-            cosines = similarity(question, [unit.text for unit in asked])
+            asked = self._promising(options.max_embedded)
+            cosines = similarity(question, [unit.text for unit in asked]) if asked else []
             self._cosines = {u.place: float(c) for u, c in zip(asked, cosines, strict=True)}
 
     def windows(self) -> list[Window]:
-        """Every window, best first; ties by length, rank and place."""
+        """The windows, best first; ties by length, rank and place. Where the encoder is asked,
+        those of which it has seen every unit.
+        """
         found = [window for units in self._passages.values() for window in self._of_passage(units)]
         return sorted(found, key=lambda w: (-round(w.score, 6), w.stop - w.start, w.rank, w.start))
+
+    def _promising(self, limit: int) -> list[Unit]:
+        """At most `limit` units, window by window in the order of their terms alone."""
+        chosen: dict[Place, Unit] = {}
+        for window in self.windows():
+            for unit in self._passages[window.rank][window.start : window.stop]:
+                if len(chosen) == limit:
+                    return list(chosen.values())
+                chosen.setdefault(unit.place, unit)
+        return list(chosen.values())
 
     def _of_passage(self, units: Sequence[Unit]) -> Iterator[Window]:
         for start, unit in enumerate(units):
@@ -102,6 +114,8 @@ class Scorer:
             for stop in range(start + 1, min(len(units), start + self._options.max_units) + 1):
                 length += len(units[stop - 1].text)
                 if stop - start > 1 and length > self._options.max_characters:
+                    break
+                if self._cosines is not None and units[stop - 1].place not in self._cosines:
                     break
                 if units[stop - 1].kind is not UnitKind.HEADING:
                     yield self._window(units[start:stop])
@@ -118,7 +132,7 @@ class Scorer:
         similarity: float | None = None
         fit = min(1.0, weighted)
         if self._cosines is not None:
-            cosines = [self._cosines.get(place, 0.0) for place in places]
+            cosines = [self._cosines[place] for place in places]
             similarity = max(cosines)
             # half the best sentence, half all of them: what is added should belong to it
             nearness = (similarity + sum(cosines) / len(cosines)) / 2
