@@ -29,6 +29,8 @@ from rag.errors import EvaluationError
 
 FOLDER = Path(__file__).parent / "golden"
 SAMPLE_NAME = "sample"
+_MEASURES = ("nDCG@10", "Recall@100", "MRR@10", "MAP")
+_TOLERANCE = 0.002
 _KEYS = {"dataset", "split", "tolerance", "conditions"}
 _OPTIONS = {"encoder", "analyzer", "dense", "method", "k1", "b", "backend", "fusion", "depth"}
 Scores = Mapping[str, Mapping[str, float]]
@@ -112,14 +114,18 @@ def rerun(
 
     The sample is always there; other sets are where `data` holds a folder of their name, and are
     left out without `data`. `only` limits the sets, and each of them must then be there. With
-    `write`, the files are rewritten with what was measured. Raises EvaluationError.
+    `write`, the files are rewritten with what was measured, and made for sets that `only` names
+    and that have none. Raises EvaluationError.
     """
     found = [read_golden(path) for path in sorted(folder.glob("*.yaml"))]
     known = {golden.dataset for golden in found}
-    if unknown := sorted(set(only) - known):
+    unknown = [name for name in only if name not in known]
+    if unknown and not write:
         raise EvaluationError(
-            f"there are no expected scores of '{unknown[0]}'; there are of {', '.join(known)}"
+            f"there are no expected scores of '{unknown[0]}', only of {', '.join(sorted(known))};"
+            " --write makes them"
         )
+    found += [_blank(folder, name) for name in unknown]
     checks: list[Check] = []
     for golden in found:
         if only and golden.dataset not in only:
@@ -159,6 +165,13 @@ def show_drifts(console: Console, checks: Sequence[Check]) -> bool:
     sets = ", ".join(dict.fromkeys(check.dataset for check in checks))
     console.print(f"{len(checks) - len(drifted)} of {len(checks)} scores are as expected ({sets})")
     return not drifted
+
+
+def _blank(folder: Path, name: str) -> Golden:
+    """A set's first file: its scores, still to be measured, under the defaults."""
+    expected = {mode: dict.fromkeys(_MEASURES, 0.0) for mode in ("sparse", "dense", "hybrid")}
+    condition = Condition("default", {}, expected)
+    return Golden(folder / f"{name}.yaml", name, "test", _TOLERANCE, (condition,))
 
 
 def _measure(

@@ -74,10 +74,19 @@ def test_writing_puts_what_is_measured_in_its_place(folder: Path, data: Path) ->
     assert not drifts(folder, data)
 
 
+def test_writing_makes_the_file_of_a_new_set(folder: Path, data: Path) -> None:
+    (data / "two").rename(data / "new")
+    checks = rerun(data, only=["new"], folder=folder, write=True)
+    assert all(check.holds for check in checks)
+    made = read_golden(folder / "new.yaml")
+    assert (made.dataset, made.conditions[0].options) == ("new", {})
+    assert made.conditions[0].expected["sparse"]["nDCG@10"] == 1.0
+
+
 def test_a_set_that_is_not_there_is_named(folder: Path, data: Path, tmp_path: Path) -> None:
     with pytest.raises(EvaluationError, match="'two' is not below --data"):
         rerun(tmp_path, folder=folder)
-    with pytest.raises(EvaluationError, match="no expected scores of 'three'"):
+    with pytest.raises(EvaluationError, match="no expected scores of 'three', only of two"):
         rerun(data, only=["three"], folder=folder)
     with pytest.raises(EvaluationError, match="no set was checked"):
         rerun(None, folder=folder)
