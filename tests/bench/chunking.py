@@ -1,6 +1,6 @@
 """How well chunks answer questions whose answering spans are known.
 
-    python tests/bench/chunking.py [--corpus NAME ...] [--size N ...] [--overlap N] [--baselines]
+    python tests/bench/chunking.py [--corpus NAME ...] [--size N ...] [--overlap N ...] [--baselines]
 
 Prints recall, precision and IoU of the top 5 chunks, as percentages, over the questions of
 chroma-chunking-eval (../shared/data/answers). As its authors count: in characters, the chunks of
@@ -108,17 +108,28 @@ def score(found: list[Piece], corpus: str, spans: list[tuple[int, int]]) -> tupl
     return len(hit) / len(wanted), len(hit) / total, len(hit) / (total + missed)
 
 
+def _spans(row: dict[str, str]) -> list[tuple[int, int]]:
+    return [(r["start_index"], r["end_index"]) for r in json.loads(row["references"])]
+
+
+def _is_answered(row: dict[str, str], texts: dict[str, str]) -> bool:
+    length = len(texts.get(row["corpus_id"], ""))
+    return all(end <= length for _, end in _spans(row))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--corpus", nargs="*", default=[p.stem for p in DATA.glob("corpora/*.md")])
     parser.add_argument("--size", nargs="*", type=int, default=[])
     parser.add_argument("--overlap", nargs="*", type=int, default=[0])
+    parser.add_argument("--characters", type=int, help="read no more than this of each corpus")
     parser.add_argument("--baselines", action="store_true")
     parser.add_argument("--encoder", help="a folder that has been exported; default: exports one")
     arguments = parser.parse_args()
     texts = {c: (DATA / "corpora" / f"{c}.md").read_text() for c in sorted(arguments.corpus)}
+    texts = {corpus: text[: arguments.characters] for corpus, text in texts.items()}
     with (DATA / "questions_df.csv").open() as file:
-        asked = [row for row in csv.DictReader(file) if row["corpus_id"] in texts]
+        asked = [row for row in csv.DictReader(file) if _is_answered(row, texts)]
     source = resolve("default")
     config, tokenizer = EncoderConfig.read(source), Tokenizer.load(source)
     methods: dict[str, Method] = {}
@@ -148,7 +159,7 @@ def main() -> None:
             score(
                 [pieces[i] for i in rows],
                 row["corpus_id"],
-                [(r["start_index"], r["end_index"]) for r in json.loads(row["references"])],
+                _spans(row),
             )
             for row, rows in zip(asked, best, strict=True)
         ]

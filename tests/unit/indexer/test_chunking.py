@@ -335,6 +335,12 @@ def test_what_introduces_code_stays_with_it(tokenizer: Tokenizer, config: Encode
         ])  # fmt: skip
         chunks = Chunker(tokenizer, config, OPTIONS).chunks(document)
         assert sum(f"{lead}\n\n{code}" in chunk.text for chunk in chunks) == 1
+    document = make([
+        (PARAGRAPH, sentences(ENGLISH, 3), 0), (PARAGRAPH, "다음과 같다:", 0),
+        (CODE, "\n".join([code, *code.split("\n")[:9]]), 0),
+    ])  # fmt: skip
+    chunks = Chunker(tokenizer, config, OPTIONS).chunks(document)
+    assert [chunk.text[:3] for chunk in chunks] == ["The", "다음과"]
 
 
 def test_every_part_of_a_table_has_its_header(tokenizer: Tokenizer, config: EncoderConfig) -> None:
@@ -349,6 +355,26 @@ def test_every_part_of_a_table_has_its_header(tokenizer: Tokenizer, config: Enco
     assert inside[0].context == "Guide\n보고"
     assert {chunk.context for chunk in inside[1:]} == {"Guide\n보고\n| 기간 | 실적 |"}
     assert all(chunk.text.startswith("| ") and chunk.text.endswith(" |") for chunk in inside)
+
+
+def test_the_rest_of_a_cut_table_stays_by_itself(
+    tokenizer: Tokenizer, config: EncoderConfig
+) -> None:
+    chunker = Chunker(tokenizer, config, OPTIONS)
+    for count in range(27, 48, 3):
+        table = "\n".join(f"| {n} | value {n} | more |" for n in range(count))
+        chunks = chunker.chunks(make([(TABLE, table, 0), *[(PARAGRAPH, f"{ENGLISH}.", 0)] * 14]))
+        assert sum("more" in chunk.text for chunk in chunks) > 1
+        assert not any("more" in chunk.text and ENGLISH in chunk.text for chunk in chunks)
+
+
+def test_paragraphs_are_rather_cut_where_a_line_ends_with_its_sentence(
+    tokenizer: Tokenizer, config: EncoderConfig
+) -> None:
+    lines = [sentences(ENGLISH, 5), sentences(ENGLISH, 8)] * 4
+    chunks = Chunker(tokenizer, config, OPTIONS).chunks(make([(PARAGRAPH, "\n".join(lines), 0)]))
+    assert len(chunks) > 3
+    assert [line for chunk in chunks for line in chunk.text.split("\n")] == lines
 
 
 @pytest.mark.parametrize("kind", [TABLE, CODE])
@@ -383,7 +409,7 @@ def test_long_titles_and_paths_are_shortened_where_one_sees_it(
     names = [f"{level} {KOREAN}" for level in range(1, 7)]
     document = make(
         [*((HEADING, name, level) for level, name in enumerate(names, 1)),
-         (PARAGRAPH, sentences(ENGLISH, 30), 0)],
+         (PARAGRAPH, sentences(ENGLISH, 40), 0)],
         title="매우 " * 500,
     )  # fmt: skip
     chunker = Chunker(tokenizer, config)
@@ -396,7 +422,7 @@ def test_long_titles_and_paths_are_shortened_where_one_sees_it(
         assert len(title) < 60
         assert path.startswith("… > 6 국가")
         assert chunk.headings == tuple(names)
-    assert len(chunks) == 2
+    assert len(chunks) == 3
 
 
 def test_without_context_headings_stay_in_the_text(
