@@ -22,7 +22,7 @@ SAMPLE = Path(__file__).parent / "sample" / "documents"
 OUTPUT = Path("demo-bundle")
 QUESTIONS = (
     "How long does SageMaker wait between SIGTERM and SIGKILL when it stops a container?",
-    "BM25와 벡터 검색을 함께 쓰면 어떤 점이 좋은가요?",
+    "배포를 되돌리려면 어떻게 해야 하나요?",
     "What is the population of Iceland?",
 )
 START_TIMEOUT_S = 120
@@ -39,7 +39,8 @@ def main() -> None:
     _say("3. A service starts on the bundle")
     port = _free_port()
     serve = [scripts / "rag", "serve", "--bundle", OUTPUT, "--host", "127.0.0.1"]
-    service = subprocess.Popen(_show([*serve, "--port", str(port)]), stderr=subprocess.DEVNULL)
+    command = _show([*serve, "--port", str(port)])
+    service = subprocess.Popen(command, stderr=subprocess.DEVNULL)  # noqa: S603 - our own command
     url = f"http://127.0.0.1:{port}"
     try:
         _wait_until_ready(service, url)

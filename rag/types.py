@@ -132,7 +132,8 @@ class LegScore:
 class Passage:
     """A chunk that was found, with how. `rank` counts from 1; `score` is the one that ranked it
     (fused, or of the only leg asked); `dense`, `sparse` and `rerank` are None where that stage
-    did not see it."""
+    did not see it.
+    """
 
     rank: int
     chunk_id: str
@@ -176,7 +177,8 @@ class Query:
 @dataclass(frozen=True, slots=True)
 class Citation:
     """The sentence `answer[start:end]` and the ranks (from 1) of the passages it names.
-    `supported` says whether those passages bear it out; None where it was not checked."""
+    `supported` says whether those passages bear it out; None where it was not checked.
+    """
 
     start: int
     end: int

@@ -207,11 +207,15 @@ class _Loader(threading.Thread):
 def _listen(host: str, port: int) -> socket.socket:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
-        return socket.create_server((host, port), family=family, backlog=BACKLOG)
+        listener = socket.create_server((host, port), family=family, backlog=BACKLOG)
     except OSError as error:
         raise ConfigurationError(
             f"cannot listen on {host}:{port}: {error}; set RAG_HOST and RAG_PORT"
         ) from None
+    # Inherited by every connection: head and body are two writes, and the second must not wait
+    # for the client to acknowledge the first.
+    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return listener
 
 
 def _end(code: int, *, clean: bool) -> int:

@@ -1,6 +1,6 @@
 """How well chunks answer questions whose answering spans are known.
 
-    python tests/bench/chunking.py [--corpus NAME ...] [--size N ...] [--overlap N ...] [--baselines]
+    python tests/bench/chunking.py [--corpus NAME ...] [--size N ...] [--baselines]
 
 Prints recall, precision and IoU of the top 5 chunks, as percentages, over the questions of
 chroma-chunking-eval (../shared/data/answers). As its authors count: in characters, the chunks of

@@ -396,10 +396,31 @@ def test_the_request_and_the_reuse_of_its_connection() -> None:
     }
 
 
-@pytest.mark.parametrize("end", ["chunked", "eof"])
-def test_no_secret_is_repeated(end: str) -> None:
-    said = json.dumps({"error": {"message": f"bad key {SECRET} or Bearer abcdef or sk-12345678"}})
-    reply = says(said.encode(), status="401 No", kind=JSON, end=end)
+def test_an_answer_of_the_wrong_kind_is_not_left_open() -> None:
+    async def ask() -> None:
+        async with fake_endpoint(says(b"<html>", 30.0, kind="text/html")) as endpoint:
+            generator = OpenAIGenerator(endpoint.url, "m")
+            with pytest.raises(GeneratorProtocolError):
+                await collect(generator)
+            async with asyncio.timeout(5):
+                await endpoint.gone.wait()
+            await generator.aclose()
+
+    anyio.run(ask)
+
+
+LEAK = {"error": {"message": f"bad key {SECRET} or Bearer abcdef or sk-12345678", "code": 401}}
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        says(json.dumps(LEAK).encode(), status="401 No", kind=JSON),
+        says(json.dumps(LEAK).encode(), kind=JSON),
+        says(frame("a"), data(LEAK)),
+    ],
+)
+def test_no_secret_is_repeated(reply: Reply) -> None:
     with pytest.raises(GeneratorFailure, match="401") as raised:
         outcome(reply)
     for secret in (SECRET, "abcdef", "12345678"):

@@ -32,7 +32,7 @@ def morphemes(texts: Sequence[str]) -> list[list[str]]:
 
     Only lines with Hangul are analysed. Several texts are spread over threads by Kiwi; the result
     does not depend on how many. Kiwi is loaded once in a process, at the first text with Hangul in
-    it, which takes a second. Raises ConfigurationError if it is not installed.
+    it, which takes about a second. Raises ConfigurationError if it is not installed.
     """
     korean = ["\n".join(filter(has_hangul, text.splitlines())) for text in texts]
     places = [i for i, text in enumerate(korean) if text]
@@ -58,7 +58,9 @@ def _load() -> Any:
         raise ConfigurationError(
             "Kiwi is not installed, which analyses Korean; install rag-containers[korean]"
         ) from None
-    return Kiwi()
+    # Its dictionary of names of several words doubles the time to load, during which Python runs
+    # nothing else, and found no more passages on KorQuAD.
+    return Kiwi(load_multi_dict=False)
 
 
 def _kept(tokens: Any) -> list[str]:

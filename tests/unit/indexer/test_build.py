@@ -116,7 +116,8 @@ def test_unreadable_documents_are_reported_and_the_rest_is_built(
     (documents / "huge.md").write_text("---\nnumber: 1" + "0" * 40 + "\n---\nText.\n")
     report = built(documents, tmp_path / "bundle", options)
     assert report.documents == 4
-    assert [s.doc_id for s in report.skipped] == ["broken.pdf", "empty.txt", "huge.md", "program.exe"]
+    names = ["broken.pdf", "empty.txt", "huge.md", "program.exe"]
+    assert [s.doc_id for s in report.skipped] == names
     assert all(s.reason and "\n" not in s.reason for s in report.skipped)
     told = json.loads((report.folder / "report.json").read_text())
     assert [line["doc_id"] for line in told["skipped"]] == [s.doc_id for s in report.skipped]

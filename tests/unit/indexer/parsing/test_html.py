@@ -4,7 +4,8 @@ PAGE = """<!DOCTYPE html><html lang="ko"><head><title>주문 안내 - 예제 위
 <meta name="author" content="김"><meta property="og:description" content="설명">
 <style>.x{}</style></head><body>
 <header><a>사이트</a></header><nav><ul><li>메뉴</li></ul></nav>
-<main><h1>주문 안내</h1><p>첫 <a class="reference internal">문단</a>이다.<br>둘째 줄</p><script>evil()</script>
+<main><h1>주문 안내</h1><p>첫 <a class="reference internal">문단</a>이다.<br>둘째 줄</p>
+<script>evil()</script>
 <div>글자만 <span>이어짐</span></div>
 <ul><li>하나<ul><li>안</li></ul></li><li><p>둘</p><p>이어서</p></li></ul>
 <ol start="3"><li>셋</li></ol>
