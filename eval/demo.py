@@ -22,7 +22,8 @@ SAMPLE = Path(__file__).parent / "sample" / "documents"
 OUTPUT = Path("demo-bundle")
 QUESTIONS = (
     "How long does SageMaker wait between SIGTERM and SIGKILL when it stops a container?",
-    "배포를 되돌리려면 어떻게 해야 하나요?",
+    "We published a bad index last night. How do I go back to the day before?",
+    "한국어를 공백으로만 나누어 색인하면 왜 검색이 잘 안 되나요?",
     "What is the population of Iceland?",
 )
 START_TIMEOUT_S = 120
@@ -46,7 +47,7 @@ def main() -> None:
         _wait_until_ready(service, url)
         _say("4. Questions come back answered, each sentence with the passages it stands on")
         for question in QUESTIONS:
-            _run([scripts / "rag", "ask", question, "--url", url, "--top-k", "3"])
+            _run([scripts / "rag", "ask", question, "--url", url, "--top-k", "2"])
         _say("5. The same over HTTP, as SageMaker calls it")
         body = f'{{"query": "{QUESTIONS[0]}", "mode": "retrieve", "top_k": 1}}'
         _curl(url, body)

@@ -53,11 +53,11 @@ def _passage(console: Console, passage: Mapping[str, Any]) -> None:
     console.print(f"[bold cyan]\\[{passage['rank']}][/] [bold]{title}[/]  [dim]{escape(where)}[/]")
     scores = Table.grid(padding=(0, 2))
     scores.add_row(f"score {passage['score']:.3f}", *_legs(passage["scores"]))
-    console.print(Padding(scores, (0, 0, 0, 4)), style="dim")
+    console.print(Padding(scores, (0, 0, 0, 4), expand=False), style="dim")
     snippet = " ".join(passage["text"].split())
     if len(snippet) > SNIPPET_CHARS:
         snippet = snippet[:SNIPPET_CHARS].rsplit(" ", 1)[0] + " …"
-    console.print(Padding(escape(snippet), (0, 0, 1, 4)))
+    console.print(Padding(escape(snippet), (0, 0, 1, 4), expand=False))
 
 
 def _legs(scores: Mapping[str, Any]) -> list[str]:
