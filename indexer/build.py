@@ -206,7 +206,8 @@ def _read_all(
                 if not chunks:
                     raise DocumentError("it holds no text")
             except DocumentError as error:
-                skipped.append(Skipped(item.doc_id, str(error)))
+                reason = str(error).removeprefix(f"{item.doc_id}: ")
+                skipped.append(Skipped(item.doc_id, reason))
             else:
                 seen.add(item.doc_id)
                 records.append(record)

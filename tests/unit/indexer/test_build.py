@@ -119,6 +119,7 @@ def test_unreadable_documents_are_reported_and_the_rest_is_built(
     names = ["broken.pdf", "empty.txt", "huge.md", "program.exe"]
     assert [s.doc_id for s in report.skipped] == names
     assert all(s.reason and "\n" not in s.reason for s in report.skipped)
+    assert not any(s.doc_id in s.reason for s in report.skipped)
     told = json.loads((report.folder / "report.json").read_text())
     assert [line["doc_id"] for line in told["skipped"]] == [s.doc_id for s in report.skipped]
     strict = BuildOptions(encoder_cache=options.encoder_cache, backend="onnx", strict=True)
