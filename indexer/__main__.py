@@ -202,7 +202,8 @@ def _print_build(report: Any, output: str, *, as_json: bool) -> None:
         f" {report.chunks} passages, {total:.1f} s"
     )
     if skipped:
-        console.print(f"{len(skipped)} documents are not in it:")
+        many = "document is" if len(skipped) == 1 else "documents are"
+        console.print(f"{len(skipped)} {many} not in it:")
         for line in skipped:
             console.print(f"  {line['doc_id']}: {line['reason']}", markup=False)
 
