@@ -22,17 +22,18 @@ _ROW = re.compile(r"\n(?!\| ?:?--)")  # Markdown's separator line stays with the
 _BLANK_LINE = re.compile(r"\n[^\S\n]*+\n")
 _LINE = re.compile(r"\n")
 _CELL = re.compile(r"\|[^\S\n]++|\t")
+_FULL_STOP = re.compile(r"[.!?…][\"'”’)\]]*\s++")  # sentences of text without capital letters
 _CLAUSE = re.compile(r"[,;:—–]\s++|[、，；：。！？]\s*+|\n")
 _SPACE = re.compile(r"\s(?=\S)")
 _SENTENCE, _ENDED_LINE = "sentence", "sentence that begins a line"
 _LEVELS = {
-    BlockKind.PARAGRAPH: (_ENDED_LINE, _SENTENCE, _CLAUSE, _SPACE),
-    BlockKind.HEADING: (_SENTENCE, _CLAUSE, _SPACE),
-    BlockKind.LIST: (_ITEM, _LINE, _SENTENCE, _CLAUSE, _SPACE),
+    BlockKind.PARAGRAPH: (_ENDED_LINE, _SENTENCE, _FULL_STOP, _CLAUSE, _SPACE),
+    BlockKind.HEADING: (_SENTENCE, _FULL_STOP, _CLAUSE, _SPACE),
+    BlockKind.LIST: (_ITEM, _LINE, _SENTENCE, _FULL_STOP, _CLAUSE, _SPACE),
     BlockKind.TABLE: (_ROW, _CELL, _CLAUSE, _SPACE),
     BlockKind.CODE: (_BLANK_LINE, _LINE, _SPACE),
 }
-_WEAK = (_CELL, _CLAUSE, _SPACE)
+_WEAK = (_CELL, _FULL_STOP, _CLAUSE, _SPACE)
 
 
 class Cutter:

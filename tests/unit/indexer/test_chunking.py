@@ -300,6 +300,15 @@ def test_paragraphs_are_cut_between_sentences_into_equal_pieces(
     assert max(lengths) - min(lengths) <= 2 * len(sentence) + 10
 
 
+def test_text_without_capital_letters_is_cut_after_full_stops(
+    tokenizer: Tokenizer, config: EncoderConfig
+) -> None:
+    text = "the company, as of december 31, had credits of $20 million, which expire in 2018. " * 30
+    chunks = Chunker(tokenizer, config, OPTIONS).chunks(make([(PARAGRAPH, text, 0)]))
+    assert len(chunks) > 2
+    assert all(chunk.text.endswith("2018.") for chunk in chunks)
+
+
 def test_blocks_are_packed_up_to_the_size_and_not_cut_where_they_fit(
     tokenizer: Tokenizer, config: EncoderConfig
 ) -> None:
