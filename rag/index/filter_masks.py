@@ -70,7 +70,8 @@ class _Evaluator:
         if not node.field.metadata and node.field.name == "chunk_id":
             return self._chunk_ids(node), True
         if not node.field.metadata and node.field.name == "page":
-            return _match(self._columns.pages, "i", node), True
+            # Widened, so that a number no page can have is compared and not refused.
+            return _match(self._columns.pages.cast(pa.int64()), "i", node), True
         return self._document_field(node.field, node), False
 
     def _combine(

@@ -231,6 +231,9 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> ChunkStore:
         ({"$or": [{"year": 2023}, {"year": "2024"}], "doc_id": {"$gt": "d0"}}, "2"),
         ({"page": {"$exists": False}}, "0123"),
         ({"$not": {"page": 1}}, "0123"),
+        ({"page": {"$lt": 2**53}}, ""),
+        ({"page": {"$ne": -(2**40)}}, "0123"),
+        ({"page": {"$in": [2**31, 1]}}, ""),
     ],
 )
 def test_meaning(store: ChunkStore, where: dict[str, Any], documents: str) -> None:
