@@ -24,6 +24,7 @@ from rag.models.openai_generator import OpenAIGenerator
 from rag.models.tokenizer import Tokenizer
 from rag.retrieval.opening import Opened, open_retriever
 from rag.service.engine import Engine
+from rag.service.expanding import Expander
 from rag.service.metrics import Metrics
 from rag.service.routes import create_app
 from rag.service.schemas import Limits
@@ -86,6 +87,9 @@ def load_engine(settings: Settings, metrics: Metrics) -> Engine:
         cost=_cost(opened),
         batch_max_tokens=settings.batch_max_tokens,
         queue_max_items=settings.queue_max_items,
+        expander=Expander(
+            None if settings.generator == "extractive" else generator, max_top_k=settings.max_top_k
+        ),
         stalled_after_s=settings.batch_stalled_after_s,
         observe_batch=metrics.batch,
         observe_done=metrics.done,

@@ -16,6 +16,7 @@ from rag.models.generator import Generator
 from rag.retrieval.retriever import Retrieved, Retriever
 from rag.service.batching import Batcher, BatchStats
 from rag.service.errors import one_line
+from rag.service.expanding import Expander, merged
 from rag.service.schemas import InvocationRequest
 from rag.types import Answer, Passage, Query
 
@@ -50,11 +51,13 @@ class Delta(NamedTuple):
 @dataclass(slots=True)
 class Done:
     """Everything is done. `answer` is None where none was asked for or none could be made;
-    `generator` names who was asked; `degraded` says what failed; times are in milliseconds.
+    `generator` names who was asked; `queries` are the texts that were searched for; `degraded`
+    says what failed; times are in milliseconds.
     """
 
     answer: Answer | None = None
     generator: str | None = None
+    queries: list[str] = field(default_factory=list)
     degraded: list[str] = field(default_factory=list)
     timings_ms: dict[str, float] = field(default_factory=dict)
 
@@ -65,8 +68,9 @@ Event = Found | Delta | Done
 class Engine:
     """One generation at work: its retriever behind a batcher, and who answers from it.
 
-    `cost` of a query is in the encoder's tokens; `observe_batch` and `observe_done` hear of every
-    batch (on its thread) and of every finished request.
+    `cost` of a query is in the encoder's tokens; `expander` makes better queries of a request's;
+    `observe_batch` and `observe_done` hear of every batch (on its thread) and of every finished
+    request.
     """
 
     def __init__(
@@ -79,6 +83,7 @@ class Engine:
         cost: Callable[[Query], int],
         batch_max_tokens: int,
         queue_max_items: int,
+        expander: Expander | None = None,
         stalled_after_s: float = 120.0,
         observe_batch: Callable[[BatchStats], None] | None = None,
         observe_done: Callable[[Done], None] | None = None,
@@ -87,6 +92,7 @@ class Engine:
         self._retriever = retriever
         self._answerer = answerer
         self._generator = generator
+        self._expander = expander or Expander(None)
         self._observe_done = observe_done
         self._batcher: Batcher[Query, Retrieved] = Batcher(
             retriever.search,
@@ -148,13 +154,42 @@ class Engine:
         """The passages above the request's floor; writes down where the time went."""
         query = call.request.to_query()
         self._retriever.validate(query)
+        queries = await self._expand(call, query, done)
         began = time.monotonic()
-        found = await self._batcher.submit(query, deadline=call.deadline)
+        found = await self._search(queries, call.deadline)
         elapsed_ms = (time.monotonic() - began) * 1e3
-        done.timings_ms.update(found.timings_ms)
-        done.timings_ms["queue"] = max(0.0, elapsed_ms - sum(found.timings_ms.values()))
-        floor = call.request.min_score
-        return [p for p in found.passages if floor is None or p.score >= floor]
+        stages = found[0].timings_ms  # queries of one batch share its times
+        busy = {name: max(one.timings_ms[name] for one in found) for name in stages}
+        done.timings_ms.update(busy)
+        done.timings_ms["queue"] = max(0.0, elapsed_ms - sum(busy.values()))
+        rankings = [one.passages for one in found]
+        return merged(rankings, query.top_k, min_score=call.request.min_score)
+
+    async def _expand(self, call: Call, query: Query, done: Done) -> list[Query]:
+        """What to search for; writes down what that is, what failed and how long it took."""
+        began = time.monotonic()
+        made = await self._expander.searches(call.request, query, deadline=call.deadline)
+        if call.request.query_expansion != "none":
+            done.timings_ms["expand"] = (time.monotonic() - began) * 1e3
+        for note in made.notes:
+            logger.warning(note, extra={"request_id": call.request_id})
+            done.degraded.append(one_line(note))
+        done.queries = [searched.text for searched in made.queries]
+        return made.queries
+
+    async def _search(self, queries: Sequence[Query], deadline: float) -> list[Retrieved]:
+        """The results of all queries, in order; where one fails, the others are given up."""
+        if len(queries) == 1:
+            return [await self._batcher.submit(queries[0], deadline=deadline)]
+        tasks = [
+            asyncio.ensure_future(self._batcher.submit(query, deadline=deadline))
+            for query in queries
+        ]
+        try:
+            return await asyncio.gather(*tasks)
+        finally:
+            for task in tasks:
+                task.cancel()
 
     async def _generate(
         self, call: Call, passages: Sequence[Passage]

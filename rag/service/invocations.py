@@ -198,9 +198,11 @@ def _answer_fields(call: Call, done: Done) -> dict[str, Any]:
 
 def _closing_fields(engine: Engine, call: Call, done: Done) -> dict[str, Any]:
     """What a whole reply and a stream's last frame have in common."""
+    searched = {"queries": done.queries} if done.queries != [call.request.to_query().text] else {}
     return {
         "index_version": engine.version,
         "generator": done.generator,
+        **searched,
         "degraded": done.degraded,
         "timings_ms": replies.timings_json(done.timings_ms),
         "request_id": call.request_id,

@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from rag.types import Answer, LegScore, Passage
 
-STAGES = ("queue", "embed", "search", "rerank", "generate", "total")
+STAGES = ("expand", "queue", "embed", "search", "rerank", "generate", "total")
 
 
 def dumps(value: Mapping[str, Any]) -> bytes:
@@ -109,6 +109,7 @@ class CitationModel(_Reply):
 class TimingsModel(_Reply):
     """Milliseconds of each stage."""
 
+    expand: float
     queue: float
     embed: float
     search: float
@@ -125,6 +126,7 @@ class InvocationReply(_Reply):
     passages: list[PassageModel]
     index_version: str
     generator: str | None = Field(description="Who wrote the answer; null: nobody was asked")
+    queries: list[str] = Field([], description="What was searched, if not just the query")
     degraded: list[str] = Field(description="What failed without failing the request")
     timings_ms: TimingsModel
     request_id: str
@@ -154,6 +156,7 @@ class DoneFrame(_Reply):
     citations: list[CitationModel] = []
     index_version: str
     generator: str | None
+    queries: list[str] = []
     degraded: list[str]
     timings_ms: TimingsModel
     request_id: str

@@ -81,6 +81,11 @@ class InvocationRequest(_Strict):
     )
     legs: Literal["hybrid", "dense", "sparse"] = Field("hybrid", description="Which legs search")
     fusion: FusionOptions | None = None
+    query_expansion: Literal["none", "rewrite", "multi", "hyde", "decompose"] = Field(
+        "none",
+        description="What the generator makes of the query before the search: a stand-alone query"
+        " of a follow-up, paraphrases, a hypothetical passage, or sub-questions",
+    )
     rerank: bool = Field(False, description="Rerank the passages; needs a reranker")
     min_score: float | None = Field(
         None, allow_inf_nan=False, description="Leave out passages with a score below this"

@@ -22,12 +22,14 @@ import uvicorn
 from indexer.build import BuildOptions, build
 from indexer.source import Source
 from rag.answering.answer import Answerer
+from rag.answering.expansion_prompts import PROMPTS
 from rag.models.extractive import ExtractiveGenerator
 from rag.models.openai_generator import OpenAIGenerator
 from rag.models.tokenizer import Tokenizer
 from rag.retrieval.opening import Opened, open_retriever
 from rag.retrieval.retriever import Retriever
 from rag.service.engine import Engine
+from rag.service.expanding import Expander
 from rag.service.metrics import Metrics
 from rag.service.routes import create_app
 from rag.service.schemas import Limits
@@ -84,6 +86,9 @@ class TappedEmbedder:
 
     def embed_passages(self, texts: Sequence[str]) -> Any:
         return self._embedder.embed_passages(texts)
+
+    def readable(self, texts: Sequence[str]) -> Any:
+        return self._embedder.readable(texts)
 
 
 class Running:
@@ -163,6 +168,7 @@ def launch(opened: Opened) -> Callable[..., contextlib.AbstractContextManager[Ru
         if before is not None:
             retriever = Retriever(opened.bundle, TappedEmbedder(embedder, before))
         terms = opened.bundle.analyzer.terms
+        expander = Expander(generator)
         generator = generator or ExtractiveGenerator(
             terms, embedder.embed_passages, embedder.embed_queries
         )
@@ -175,6 +181,7 @@ def launch(opened: Opened) -> Callable[..., contextlib.AbstractContextManager[Ru
             cost=lambda query: int(tokenizer.count([query.text])[0]),
             batch_max_tokens=batch_max_tokens,
             queue_max_items=queue_max_items,
+            expander=expander,
             stalled_after_s=stalled_after_s,
             observe_batch=metrics.batch,
             observe_done=metrics.done,
@@ -209,6 +216,10 @@ class Endpoint:
         self.entered = threading.Event()
         self.go_on = threading.Event()
         """Lets a 'stepwise' answer continue after its first word."""
+        self.expansion = "fine"
+        """How it behaves where it is to expand a query; 'say …' is what it says."""
+        self.asked: list[dict[str, Any]] = []
+        """The requests so far."""
         config = uvicorn.Config(
             self._app, interface="asgi3", host="127.0.0.1", port=self.port, log_config=None,
             lifespan="off", timeout_graceful_shutdown=1,
@@ -235,7 +246,11 @@ class Endpoint:
             body += message["body"]
             if not message["more_body"]:
                 break
-        behaviour = json.loads(body)["model"]
+        request = json.loads(body)
+        self.asked.append(request)
+        behaviour = request["model"]
+        if any(request["messages"][0]["content"] == prompt.system for prompt in PROMPTS.values()):
+            behaviour = self.expansion
         self.entered.set()
         if behaviour == "hang":
             while (await receive())["type"] != "http.disconnect":
@@ -261,6 +276,8 @@ class Endpoint:
         words = ["Hold ", "the ", "power ", "button ", "[1]."]
         if behaviour == "flood":
             words = ["x" * 65536 + " "] * 2000
+        if behaviour.startswith("say "):
+            words = [behaviour.removeprefix("say ")]
         for place, word in enumerate(words):
             await self._frame(send, {"choices": [{"index": 0, "delta": {"content": word}}]})
             if place == 0 and behaviour == "stepwise":

@@ -50,7 +50,7 @@ def test_a_question_alone_gives_an_answer_with_its_sources(server: Any, opened: 
     assert reply["generator"] == "extractive"
     assert reply["degraded"] == []
     times = reply["timings_ms"]
-    assert list(times) == ["queue", "embed", "search", "rerank", "generate", "total"]
+    assert list(times) == ["expand", "queue", "embed", "search", "rerank", "generate", "total"]
     assert times["rerank"] == 0
     assert all(times[stage] > 0 for stage in ("embed", "search", "generate"))
     assert sum(times.values()) - times["total"] <= times["total"]

@@ -33,7 +33,8 @@ def test_every_field_of_the_wire_is_known() -> None:
     request = parse(
         query="a", mode="retrieve", top_k=7, filter={"lang": {"$eq": "ko"}},
         messages=[{"role": "user", "content": "b"}, {"role": "assistant", "content": "c"}],
-        fusion={"method": "rrf", "k": 10}, rerank=False, min_score=0.5, stream=True, legs="dense",
+        fusion={"method": "rrf", "k": 10}, query_expansion="multi", rerank=False, min_score=0.5,
+        stream=True, legs="dense",
         generation={"max_tokens": 5, "temperature": 1}, deadline_ms=5, on_generator_failure="error",
     )  # fmt: skip
     assert request.to_query() == Query(
@@ -90,6 +91,7 @@ def test_limits(limits: Limits, fields: dict[str, object], said: str) -> None:
 @pytest.mark.parametrize(
     ("fields", "said"),
     [
+        ({"query": "a", "query_expansions": "none"}, "did you mean 'query_expansion'?"),
         ({"querry": "a"}, "unknown field 'querry'; did you mean 'query'? (and 1 more)"),
         ({"query": "a", "xyz": 1}, "unknown field 'xyz'; known are query, mode,"),
         (
@@ -116,5 +118,6 @@ def test_a_reply_never_holds_nan() -> None:
 
 def test_timings_have_every_stage() -> None:
     assert timings_json({"embed": 1.23456}) == {
-        "queue": 0.0, "embed": 1.235, "search": 0.0, "rerank": 0.0, "generate": 0.0, "total": 0.0,
+        "expand": 0.0, "queue": 0.0, "embed": 1.235, "search": 0.0, "rerank": 0.0,
+        "generate": 0.0, "total": 0.0,
     }  # fmt: skip
