@@ -113,4 +113,8 @@ async def _ask(
     finally:
         if isinstance(stream, AsyncGenerator):
             await stream.aclose()
-    return "".join(parts)[:MAX_REPLY_CHARS]
+    reply = "".join(parts)
+    if size < MAX_REPLY_CHARS:
+        return reply
+    whole_lines = reply[:MAX_REPLY_CHARS].rpartition("\n")[0]
+    return whole_lines or reply[:MAX_REPLY_CHARS]

@@ -127,13 +127,13 @@ def test_the_answer_and_the_stream_tell_what_was_searched(launch: Any, endpoint:
 def test_a_failing_endpoint_leaves_the_query(
     launch: Any, endpoint: Any, method: str, fault: str
 ) -> None:
+    if (method, fault) == ("hyde", "flood"):
+        fault = "say 1."  # of a flood of text, its beginning is a passage
     endpoint.expansion = fault
     with launch(generator=endpoint.generator("fine")) as running:
         plain = running.ask("descale the kettle", mode="retrieve").json()
         reply = expand(running, method, "descale the kettle", mode="answer", deadline_ms=4000)
         told = running.client.get("/metrics").text
-    if fault == "flood" and method == "hyde":  # a long passage is a passage
-        return
     assert reply["passages"] == plain["passages"]
     assert "queries" not in reply
     assert reply["answer"] == "Hold the power button [1]."
