@@ -191,6 +191,7 @@ def _print_build(report: Any, output: str, *, as_json: bool) -> None:
             "documents": report.documents,
             "chunks": report.chunks,
             "skipped": skipped,
+            "passed_over": report.passed_over,
             "seconds": report.seconds,
         }
         print(json.dumps(result, ensure_ascii=False))
@@ -201,6 +202,9 @@ def _print_build(report: Any, output: str, *, as_json: bool) -> None:
         f"{output}: version [bold]{report.version}[/], {report.documents} documents in"
         f" {report.chunks} passages, {total:.1f} s"
     )
+    if report.passed_over:
+        counts = ", ".join(f"{count} {why}" for why, count in sorted(report.passed_over.items()))
+        console.print(f"Files that are no documents: {counts}")
     if skipped:
         many = "document is" if len(skipped) == 1 else "documents are"
         console.print(f"{len(skipped)} {many} not in it:")

@@ -80,13 +80,16 @@ class Skipped:
 
 @dataclass(frozen=True, slots=True)
 class BuildReport:
-    """What a build did. `seconds` is the time of each stage."""
+    """What a build did. `passed_over` counts the source's objects that are no documents, by why;
+    `seconds` is the time of each stage.
+    """
 
     version: str
     folder: Path
     documents: int
     chunks: int
     skipped: tuple[Skipped, ...]
+    passed_over: dict[str, int]
     seconds: dict[str, float]
 
 
@@ -180,6 +183,7 @@ def build(
         documents=len(records),
         chunks=chunks,
         skipped=tuple(skipped),
+        passed_over=dict(source.passed_over),
         seconds=clock.seconds,
     )
 

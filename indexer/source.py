@@ -5,7 +5,8 @@ from __future__ import annotations
 import fnmatch
 import json
 import unicodedata
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -39,6 +40,7 @@ class Source:
     segment that begins with '.') and sidecars are never documents. `base_uri` replaces the part
     of each document's URI before its id; by default that is the source's own URI on an object
     store and nothing for a folder, so that the same files give the same bundle wherever they lie.
+    `passed_over` says after `items` how many objects were no documents, and why.
     """
 
     def __init__(
@@ -54,14 +56,20 @@ class Source:
         self._include = tuple(include)
         self._exclude = tuple(exclude)
         self._base = base_uri if base_uri is not None else (uri if is_remote(uri) else "")
+        self.passed_over: Counter[str] = Counter()
 
     def items(self) -> list[Item]:
-        """Every document, ascending by id. Raises ConfigurationError if there is none."""
+        """Every document, ascending by id; what is none is counted in `passed_over`, by why.
+
+        Raises ConfigurationError if there is no document.
+        """
         listed = {info.key: info for info in self._store.list()}
+        reasons = {key: self._why_not(key, listed) for key in listed}
+        self.passed_over = Counter(reason for reason in reasons.values() if reason)
         items = [
             self._item(key, info.size, listed)
             for key, info in listed.items()
-            if self._wanted(key, listed)
+            if reasons[key] is None
         ]
         if not items:
             raise ConfigurationError(
@@ -80,20 +88,21 @@ class Source:
             return data, {}
         return data, _sidecar(self._store.read(item.sidecar)[0], item.sidecar)
 
-    def _item(self, key: str, size: int, listed: dict[str, Any]) -> Item:
+    def _item(self, key: str, size: int, listed: Mapping[str, Any]) -> Item:
         doc_id = unicodedata.normalize("NFC", key)
         sidecar = key + SIDECAR
         uri = join(self._base, doc_id) if self._base else doc_id
         return Item(key, doc_id, uri, size, sidecar if sidecar in listed else None)
 
-    def _wanted(self, key: str, listed: dict[str, Any]) -> bool:
+    def _why_not(self, key: str, listed: Mapping[str, Any]) -> str | None:
+        """Why an object is not a document, or None if it is one."""
         if any(part.startswith(".") for part in key.split("/")):
-            return False
+            return "hidden"
         if key.endswith(SIDECAR) and key.removesuffix(SIDECAR) in listed:
-            return False
+            return "sidecar"
         if self._include and not any(fnmatch.fnmatchcase(key, p) for p in self._include):
-            return False
-        return not any(fnmatch.fnmatchcase(key, p) for p in self._exclude)
+            return "not included"
+        return "excluded" if any(fnmatch.fnmatchcase(key, p) for p in self._exclude) else None
 
 
 def _sidecar(data: bytes, key: str) -> Metadata:

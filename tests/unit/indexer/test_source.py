@@ -20,9 +20,11 @@ def fill(folder: Path, **files: str) -> None:
 
 def test_documents_are_found_in_order_and_hidden_files_are_not(tmp_path: Path) -> None:
     fill(tmp_path, **{"b.md": "b", "a/한글.md": "a", ".git/x": "", "a/.DS_Store": ""})
-    items = Source(str(tmp_path)).items()
+    source = Source(str(tmp_path))
+    items = source.items()
     assert [item.doc_id for item in items] == ["a/한글.md", "b.md"]
     assert items[0].uri == "a/한글.md"
+    assert source.passed_over == {"hidden": 2}
 
 
 def test_names_are_in_nfc_and_still_readable(tmp_path: Path) -> None:
@@ -36,8 +38,9 @@ def test_names_are_in_nfc_and_still_readable(tmp_path: Path) -> None:
 
 def test_include_and_exclude(tmp_path: Path) -> None:
     fill(tmp_path, **{"a/1.md": "", "a/2.txt": "", "b/3.md": ""})
-    taken = Source(str(tmp_path), include=["*.md"], exclude=["b/*"]).items()
-    assert [item.doc_id for item in taken] == ["a/1.md"]
+    source = Source(str(tmp_path), include=["*.md"], exclude=["b/*"])
+    assert [item.doc_id for item in source.items()] == ["a/1.md"]
+    assert source.passed_over == {"not included": 1, "excluded": 1}
 
 
 def test_sidecars_give_metadata_and_are_not_documents(tmp_path: Path) -> None:
