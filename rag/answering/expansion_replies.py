@@ -136,9 +136,9 @@ def _unwrapped(said: str) -> str:
 
 def _clean(text: str) -> str:
     """NFC, on one line, without control characters, lone surrogates and private characters."""
-    spaced = " ".join(text.split())
-    kept = "".join(c for c in spaced if unicodedata.category(c) not in ("Cc", "Cs", "Co", "Cn"))
-    return unicodedata.normalize("NFC", kept)
+    dropped = ("Cc", "Cs", "Co", "Cn")
+    kept = "".join(c for c in text if c.isspace() or unicodedata.category(c) not in dropped)
+    return " ".join(unicodedata.normalize("NFC", kept).split())
 
 
 def _key(query: str) -> str:
