@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import os
 import sys
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
-from rich.console import Console
 
-from rag.errors import ConfigurationError, RagError
+from eval import question_commands
+from eval.options import given, make_console, parse_headers, write_json
+from rag.errors import RagError
 
 app = typer.Typer(
     name="rag-eval",
@@ -135,12 +134,12 @@ def retrieval(
         split=split,
         fusion=parse_json_option("--fusion", fusion),
         depth=depth,
-        indexing=_given(
+        indexing=given(
             encoder=encoder, analyzer=analyzer, dense=dense, method=bm25_method, k1=k1, b=b
         ),
-        running=_given(backend=backend, device=device, precision=precision),
+        running=given(backend=backend, device=device, precision=precision),
         cache=index_cache,
-        headers=_headers(header or []),
+        headers=parse_headers(header or []),
     )
     with make_advance(quiet=quiet) as advance:
         found = evaluate_target(target, modes=modes, timed=timed, advance=advance)
@@ -152,7 +151,7 @@ def retrieval(
         from eval.report import write_report
 
         write_report(html, [found.result])
-    show_result(_console(), found.result)
+    show_result(make_console(), found.result)
 
 
 @app.command(help=COMPARE_HELP)
@@ -176,7 +175,7 @@ def compare(
     found = [
         (x, y, compare_sides(x, y, measure, seed=SEED if seed is None else seed)) for x, y in sides
     ]
-    console = _console()
+    console = make_console()
     show_comparisons(console, measure, found)
     shown, of = sides[0][0], sides[0][1]
     for x, y in sides:
@@ -185,7 +184,7 @@ def compare(
     show_changes(console, measure, biggest_changes(shown, of, measure, changes, top=top))
     if json_file is not None:
         raw = [{"a": x.mode, "b": y.mode, **to_json(c)} for x, y, c in found]
-        _write_json(json_file, {"measure": measure, "comparisons": raw})
+        write_json(json_file, {"measure": measure, "comparisons": raw})
 
 
 @app.command(help=GATE_HELP)
@@ -243,33 +242,11 @@ def golden(
 
     with make_advance(quiet=quiet) as advance:
         checked = rerun(data, only=only or [], cache=index_cache, write=write, advance=advance)
-    if not show_drifts(_console(), checked):
+    if not show_drifts(make_console(), checked):
         raise typer.Exit(1)
 
 
-def _console() -> Console:
-    # A pipe has no width: tables should not be cut to a terminal's 80 columns there.
-    width = None if sys.stdout.isatty() or "COLUMNS" in os.environ else 120
-    return Console(highlight=False, width=width)
-
-
-def _given(**options: Any) -> dict[str, Any]:
-    return {name: value for name, value in options.items() if value is not None}
-
-
-def _headers(lines: list[str]) -> dict[str, str]:
-    headers = {}
-    for line in lines:
-        name, colon, value = line.partition(":")
-        if not colon or not name.strip():
-            raise ConfigurationError(f"--header {line!r} is not 'Name: value'; write it like that")
-        headers[name.strip()] = value.strip()
-    return headers
-
-
-def _write_json(path: Path, value: Mapping[str, Any]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(value, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
+question_commands.add_to(app)
 
 
 def main() -> None:

@@ -7,7 +7,7 @@ import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from eval.datasets import Dataset, load_beir, load_judged, load_sample
 from eval.rankers import IndexRanker, Ranker, ServiceRanker
@@ -16,6 +16,9 @@ from eval.vectors import Advance, LazyEmbedder, VectorCache
 from rag.errors import ConfigurationError
 from rag.retrieval.fusion import DEFAULT as DEFAULT_FUSION
 from rag.retrieval.retriever import DEPTH
+
+if TYPE_CHECKING:
+    from eval.answerers import AnswerSource
 
 SERVICE_TOP_K = 100
 _BM25 = ("method", "k1", "b", "delta", "engine")
@@ -151,3 +154,45 @@ def _collection_ranker(target: Target, dataset: Dataset, work: Path, advance: Ad
         advance=advance,
     )
     return IndexRanker(index, embedder, depth=target.depth or DEPTH, vectors=vectors)
+
+
+def question_set(questions: Path | None, qrels: Path | None) -> Dataset:
+    """The questions of `rag-eval answers`, with their judgements if there are any: those named, or
+    `qrels/test.tsv` beside the questions. Without `questions`, the sample.
+    """
+    if questions is None:
+        if qrels is not None:
+            raise ConfigurationError("--qrels goes with --questions; name both")
+        return load_sample()
+    beside = questions.parent / "qrels" / "test.tsv"
+    if qrels is None and beside.is_file():
+        qrels = beside
+    return load_judged(questions.stem, questions, qrels)
+
+
+def answer_source(
+    bundle: str | None,
+    url: str | None,
+    *,
+    top_k: int,
+    endpoint: tuple[str | None, str | None, str | None],
+    headers: Mapping[str, str],
+) -> AnswerSource:
+    """Who answers: exactly one of `bundle` and `url`. `endpoint` (URL, model, key) answers for a
+    bundle, `headers` go to a URL.
+    """
+    from eval.answerers import BundleAnswers, GeneratorEndpoint, ServiceAnswers
+
+    if (bundle is None) == (url is None):
+        raise ConfigurationError("name who answers: one of --bundle and --url")
+    generator_url, model, api_key = endpoint
+    if url is not None:
+        if generator_url is not None:
+            raise ConfigurationError("--generator-url goes with --bundle; a service has its own")
+        return ServiceAnswers(url, top_k=top_k, headers=headers)
+    if headers:
+        raise ConfigurationError("--header goes with --url")
+    generator = None
+    if generator_url is not None and model is not None:
+        generator = GeneratorEndpoint(generator_url, model, api_key)
+    return BundleAnswers(bundle or "", top_k=top_k, endpoint=generator)

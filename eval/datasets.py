@@ -103,12 +103,14 @@ def load_sample() -> Dataset:
 def load_judged(
     name: str,
     queries: Path,
-    qrels: Path,
+    qrels: Path | None,
     *,
     split: str = "test",
     corpus_path: Path | None = None,
 ) -> Dataset:
-    """Queries (`{"_id", "text"}` a line) with their judgements (tab-separated, as BEIR's)."""
+    """Queries (`{"_id", "text"}` a line) with their judgements (tab-separated, as BEIR's), or with
+    none.
+    """
     texts: dict[str, str] = {}
     metadata: dict[str, Mapping[str, Any]] = {}
     for where, raw in _json_lines(queries):
@@ -119,7 +121,8 @@ def load_judged(
         metadata[query_id] = _metadata(raw, where)
     if not texts:
         raise EvaluationError(f"{queries} holds no query; there is nothing to evaluate")
-    return Dataset(name, texts, read_qrels(qrels), split, corpus_path, metadata)
+    judgements = {} if qrels is None else read_qrels(qrels)
+    return Dataset(name, texts, judgements, split, corpus_path, metadata)
 
 
 def read_qrels(path: Path) -> Qrels:

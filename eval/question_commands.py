@@ -1,0 +1,94 @@
+"""The commands about questions with answers: ask them, make them, learn from them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from eval.options import make_console, parse_headers
+from rag.errors import ConfigurationError
+
+ANSWERS_HELP = """Measure answers on questions with gold answers.
+
+Name one of: --bundle, which is opened here; --url, a running service. --questions is a file of JSON
+lines with _id, text and metadata.answer: a string, a list of strings, or null where the documents
+hold no answer. Judgements of documents, for the citations, are --qrels, or qrels/test.tsv beside
+the questions (default: the built-in sample's). With --judge-url a language model compares each
+answer with its gold answer, several times.
+
+Example:  rag-eval answers --bundle ./bundle --json answers.json
+"""
+
+Quiet = Annotated[bool, typer.Option("--quiet", help="No progress, only the result.")]
+ApiKey = Annotated[
+    str | None, typer.Option(envvar="RAG_EVAL_API_KEY", help="Key of the endpoints.")
+]
+
+
+def add_to(app: typer.Typer) -> None:
+    """Adds the commands of this file to `app`."""
+    app.command(help=ANSWERS_HELP)(answers)
+
+
+def answers(
+    bundle: Annotated[str | None, typer.Option(help="Bundle folder, root, or s3:// URI.")] = None,
+    url: Annotated[str | None, typer.Option(help="Address of a running service.")] = None,
+    questions: Annotated[
+        Path | None, typer.Option(help="Questions with gold answers, as JSON lines.")
+    ] = None,
+    qrels: Annotated[
+        Path | None, typer.Option(help="Judgements of documents for --questions.")
+    ] = None,
+    top_k: Annotated[int, typer.Option(min=1, help="Passages for each answer.")] = 5,
+    generator_url: Annotated[
+        str | None, typer.Option(help="Endpoint that answers for --bundle (default: extractive).")
+    ] = None,
+    generator_model: Annotated[str | None, typer.Option(help="Its model.")] = None,
+    judge_url: Annotated[
+        str | None, typer.Option(help="OpenAI-compatible endpoint that judges the answers.")
+    ] = None,
+    judge_model: Annotated[str | None, typer.Option(help="Its model.")] = None,
+    judge_repeats: Annotated[int, typer.Option(min=1, help="How often each answer is judged.")] = 3,
+    api_key: ApiKey = None,
+    header: Annotated[
+        list[str] | None, typer.Option(help="'Name: value' sent to --url. Repeatable.")
+    ] = None,
+    json_file: Annotated[
+        Path | None, typer.Option("--json", help="Write scores and answers to this file.")
+    ] = None,
+    quiet: Quiet = False,
+) -> None:
+    from eval.answer_table import show_answers
+    from eval.answers import evaluate_answers, write_answers
+    from eval.chat import ChatOptions
+    from eval.commands import answer_source, question_set
+    from eval.judge import TEMPERATURE
+    from eval.progress import make_advance
+
+    _belong("--judge-url", judge_url, "--judge-model", judge_model)
+    _belong("--generator-url", generator_url, "--generator-model", generator_model)
+    judging = None
+    if judge_url is not None and judge_model is not None:
+        judging = ChatOptions(judge_url, judge_model, api_key, temperature=TEMPERATURE)
+    dataset = question_set(questions, qrels)
+    source = answer_source(
+        bundle,
+        url,
+        top_k=top_k,
+        endpoint=(generator_url, generator_model, api_key),
+        headers=parse_headers(header or []),
+    )
+    with make_advance(quiet=quiet) as advance:
+        result = evaluate_answers(
+            dataset, source, judge_options=judging, judge_repeats=judge_repeats, advance=advance
+        )
+    if json_file is not None:
+        write_answers(json_file, result)
+    show_answers(make_console(), result)
+
+
+def _belong(name: str, value: str | None, other: str, given: str | None) -> None:
+    if (value is None) != (given is None):
+        raise ConfigurationError(f"{name} and {other} belong together; give both or neither")
