@@ -27,6 +27,11 @@ RagError
     ├── UnsupportedMediaType
     ├── Overloaded
     ├── ModelFailure            encoder, index or reranker failed on this request
+    │   └── RerankerFailure
+    │       ├── RerankerUnavailable     refused, reset, 5xx
+    │       ├── RerankerThrottled       429
+    │       ├── RerankerTimeout         no scores before the deadline
+    │       └── RerankerProtocolError   an answer that is not in the endpoint's protocol
     ├── GeneratorFailure
     │   ├── GeneratorUnavailable    refused, reset, 5xx
     │   ├── GeneratorThrottled      429
@@ -144,6 +149,26 @@ class Overloaded(RequestError):
 
 
 class ModelFailure(RequestError):
+    pass
+
+
+class RerankerFailure(ModelFailure):
+    pass
+
+
+class RerankerUnavailable(RerankerFailure):
+    pass
+
+
+class RerankerThrottled(RerankerFailure):
+    pass
+
+
+class RerankerTimeout(RerankerFailure):
+    pass
+
+
+class RerankerProtocolError(RerankerFailure):
     pass
 
 

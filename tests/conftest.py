@@ -1,16 +1,22 @@
-"""Fixtures that are too dear to make twice: an S3 API server, an exported encoder, a bundle."""
+"""Fixtures that are too dear to make twice: an S3 API server, models, a bundle."""
 
 from __future__ import annotations
 
+import io
 import itertools
+import json
 import socket
+import struct
 import subprocess
 import sys
+import threading
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -107,3 +113,163 @@ def sample_bundle(
     folder = tmp_path_factory.mktemp("sample") / "bundle"
     options = BuildOptions(encoder_cache=encoder_cache, backend="onnx", strict=True)
     return build(Source(str(sample_documents)), folder, options).folder
+
+
+def make_cross_encoder(folder: Path) -> None:
+    """A tiny BERT over letters, English and Korean, with random weights and one label."""
+    import string
+
+    import torch
+    from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
+    from transformers import BertConfig, BertForSequenceClassification, PreTrainedTokenizerFast
+
+    letters = string.ascii_lowercase + string.digits + ".,?!" + "가나다라휴연차직원보안비밀번호은는"
+    special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]"]
+    pieces = [*special, *letters, *(f"##{letter}" for letter in letters)]
+    tokenizer = Tokenizer(
+        models.WordPiece({piece: i for i, piece in enumerate(pieces)}, unk_token="[UNK]")
+    )
+    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]",
+        pair="[CLS] $A [SEP] $B:1 [SEP]:1",
+        special_tokens=[("[CLS]", 2), ("[SEP]", 3)],
+    )
+    fast = PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, pad_token="[PAD]", unk_token="[UNK]", cls_token="[CLS]",
+        sep_token="[SEP]", model_max_length=64,
+        model_input_names=["input_ids", "token_type_ids", "attention_mask"],
+    )  # fmt: skip
+    fast.save_pretrained(folder)
+    torch.manual_seed(0)
+    # Wide weights, so that scores depend on the whole pair.
+    config = BertConfig(
+        vocab_size=len(pieces), hidden_size=32, num_hidden_layers=2, num_attention_heads=2,
+        intermediate_size=64, max_position_embeddings=64, num_labels=1, initializer_range=0.5,
+        pad_token_id=0,
+    )  # fmt: skip
+    BertForSequenceClassification(config).save_pretrained(folder)
+
+
+@pytest.fixture(scope="session")
+def cross_encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny random cross-encoder's folder; read it, never write into it."""
+    folder = tmp_path_factory.mktemp("cross-encoder") / "tiny"
+    make_cross_encoder(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def exported_cross_encoder(cross_encoder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same for ONNX Runtime."""
+    from rag.models.export_reranker import export_reranker
+
+    folder = tmp_path_factory.mktemp("exported-cross-encoder") / "tiny"
+    export_reranker(cross_encoder, folder)
+    return folder
+
+
+class FakeRerankEndpoint:
+    """A fake endpoint at the wire: real HTTP, and what the path says is how it behaves.
+
+    POST /<behaviour>/rerank: 'tei', 'jina' and 'cohere' answer in that dialect, in descending
+    order; a number is a status; others are faults. `score` is what judges (query, texts).
+    """
+
+    def __init__(self, score: Callable[[str, list[str]], list[float]]) -> None:
+        self.score = score
+        self.bodies: list[dict[str, Any]] = []
+        self.keys: list[str | None] = []
+        self.go_on = threading.Event()
+        """Ends every 'hang' and 'drip'."""
+        endpoint = self
+
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def do_POST(self) -> None:
+                body = json.loads(self.rfile.read(int(self.headers["content-length"])))
+                endpoint.bodies.append(body)
+                endpoint.keys.append(self.headers["authorization"])
+                endpoint.answer(self, self.path.split("/")[1], body)
+
+            def log_message(self, *_: Any) -> None:
+                """Nothing."""
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._server.daemon_threads = True
+        self._thread = threading.Thread(
+            target=self._server.serve_forever, args=(0.01,), daemon=True
+        )
+        self.url = f"http://127.0.0.1:{self._server.server_port}"
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self) -> None:
+        self.go_on.set()
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join()
+
+    def answer(self, to: BaseHTTPRequestHandler, behaviour: str, body: dict[str, Any]) -> None:
+        if behaviour == "hang":
+            self.go_on.wait()
+        if behaviour == "reset":
+            to.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            to.close_connection = True
+            to.connection.close()
+            to.rfile, to.wfile = io.BytesIO(), io.BytesIO()
+            return
+        status = int(behaviour) if behaviour.isdigit() else 200
+        value = self._value(behaviour, body) if status == 200 else {"error": f"key {self.keys[-1]}"}
+        data = value if isinstance(value, bytes) else json.dumps(value).encode()
+        to.send_response(status)
+        to.send_header("content-type", "application/json")
+        to.send_header("content-length", str(len(data) + (behaviour == "cut")))
+        to.end_headers()
+        if behaviour == "drip":
+            for byte in data:
+                if self.go_on.wait(0.02):
+                    break
+                to.wfile.write(bytes([byte]))
+                to.wfile.flush()
+        to.wfile.write(data)
+        if behaviour == "cut":
+            to.close_connection = True
+
+    def _value(self, behaviour: str, body: dict[str, Any]) -> Any:
+        texts = body["texts"] if "texts" in body else body["documents"]
+        key = "relevance_score" if behaviour in ("jina", "cohere") else "score"
+        ranked = [{"index": i, key: s} for i, s in enumerate(self.score(body["query"], texts))]
+        ranked.sort(key=lambda result: (-result[key], result["index"]))
+        faults: dict[str, Any] = {
+            "html": b"<html>not here</html>",
+            "map": {"scores": []},
+            "missing": ranked[1:],
+            "duplicate": [*ranked, ranked[0]],
+            "beyond": [{"index": len(texts), "score": 0.5}, *ranked[1:]],
+            "negative": [{"index": -1, "score": 0.5}, *ranked[1:]],
+            "text": [{"index": 0, "score": "high"}],
+            "nan": [{"index": 0, "score": float("nan")}],
+            "unlabelled": [0.5] * len(texts),
+        }
+        if behaviour in ("jina", "cohere"):
+            return {"id": "1", "results": ranked, "meta": {}}
+        return faults.get(behaviour, ranked)
+
+
+def overlap(query: str, texts: list[str]) -> list[float]:
+    """How many of the query's words a text has, as a share."""
+    words = set(query.lower().split())
+    return [len(words & set(text.lower().split())) / max(1, len(words)) for text in texts]
+
+
+@pytest.fixture
+def rerank_endpoint() -> Iterator[FakeRerankEndpoint]:
+    """A fake endpoint that scores by shared words."""
+    endpoint = FakeRerankEndpoint(overlap)
+    endpoint.start()
+    yield endpoint
+    endpoint.stop()

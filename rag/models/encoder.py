@@ -183,7 +183,7 @@ def _source(folder: Path, name: str) -> EncoderConfig:
     return EncoderConfig(
         name=name,
         dimension=width,
-        max_tokens=_max_tokens(folder, model),
+        max_tokens=stated_max_tokens(folder, model),
         pooling="+".join(modes),
         digest=layout.digest(folder, layout.deciding_files(folder, modules)),
         prompts=model_prompts(name, stated),
@@ -233,7 +233,8 @@ def _pooling(
     return modes, width, include_prompt
 
 
-def _max_tokens(folder: Path, model: dict[str, Any]) -> int:
+def stated_max_tokens(folder: Path, model: dict[str, Any]) -> int:
+    """How many tokens the model in `folder` reads; `model` is its config.json."""
     stated = layout.transformer_config(folder)
     arguments = stated.get("processor_kwargs") or stated.get("tokenizer_args") or {}
     tokenizer = layout.read_json(folder / "tokenizer_config.json").get("model_max_length")

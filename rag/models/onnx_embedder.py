@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
 import numpy as np
 from tokenizers import Encoding
@@ -12,6 +12,7 @@ from tokenizers import Encoding
 from rag.errors import ConfigurationError, ModelFailure
 from rag.models.batches import length_batches
 from rag.models.encoder import EncoderConfig
+from rag.models.onnx_session import first_line, open_session
 from rag.models.threads import usable_cpus
 from rag.models.tokenizer import Tokenizer
 from rag.types import Float32, Int64
@@ -41,7 +42,7 @@ class OnnxEmbedder:
             raise ConfigurationError(f"the precision {precision!r} is not float32 or int8")
         self._config = EncoderConfig.read(folder)
         self._tokenizer = Tokenizer.load(folder)
-        self._session = _open(folder / GRAPHS[precision], threads or usable_cpus())
+        self._session = open_session(folder / GRAPHS[precision], threads or usable_cpus())
         self._inputs = {item.name for item in self._session.get_inputs()}
         self._max_batch_tokens = max_batch_tokens
         self._prompt_tokens = {
@@ -65,6 +66,9 @@ class OnnxEmbedder:
     def embed_passages(self, texts: Sequence[str]) -> Float32:
         return self._embed(texts, "passage")
 
+    def readable(self, texts: Sequence[str]) -> Float32:
+        return self._tokenizer.readable(texts)
+
     def _embed(self, texts: Sequence[str], role: str) -> Float32:
         prompt = self._config.prompts[role]
         prompted = [prompt + text for text in texts]
@@ -86,28 +90,7 @@ class OnnxEmbedder:
         try:
             vectors: Float32 = self._session.run(["sentence_embedding"], feed)[0]
         except Exception as error:
-            raise ModelFailure(f"the encoder {self._config.name} failed: {_line(error)}") from error
+            raise ModelFailure(
+                f"the encoder {self._config.name} failed: {first_line(error)}"
+            ) from error
         return vectors
-
-
-def _open(path: Path, threads: int) -> Any:
-    try:
-        import onnxruntime as ort
-    except ImportError:
-        raise ConfigurationError(
-            "the onnx backend needs onnxruntime; pip install 'rag-containers[cpu]'"
-        ) from None
-    if not path.is_file():
-        raise ConfigurationError(f"there is no {path}; export the encoder again")
-    options = ort.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.inter_op_num_threads = 1
-    options.log_severity_level = 3
-    try:
-        return ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-    except Exception as error:  # noqa: BLE001 - the runtime raises bare RuntimeError subclasses
-        raise ConfigurationError(f"{path} cannot be loaded: {_line(error)}") from None
-
-
-def _line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -7,7 +7,7 @@ import io
 import logging
 import tempfile
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,34 +32,42 @@ def export_graph(model: Any, config: EncoderConfig, path: Path) -> None:
     projected, truncated and normalised. Raises ConfigurationError for a model that cannot be
     traced.
     """
-    import onnx
-    import torch
-
     names = list(model_inputs(model))
     if not config.include_prompt:
         names.append("pooling_mask")
+    write_graph(_graph_module(model, config), names, OUTPUTS, path, config.name)
+
+
+def write_graph(
+    module: Any, inputs: Sequence[str], outputs: Sequence[str], path: Path, name: str
+) -> None:
+    """Traces a torch module over a map of int64 (batch, sequence) inputs into `path`.
+
+    Raises ConfigurationError, naming the model `name`, for a module that cannot be traced.
+    """
+    import onnx
+    import torch
+
     batch, sequence = torch.export.Dim("batch"), torch.export.Dim("sequence")
     # Two of each: a size of one would be taken for a constant.
-    example = {name: torch.ones((2, 5), dtype=torch.int64) for name in names}
-    size = sum(weight.numel() * weight.element_size() for weight in model.parameters())
+    example = {key: torch.ones((2, 5), dtype=torch.int64) for key in inputs}
+    size = sum(weight.numel() * weight.element_size() for weight in module.parameters())
     with _quiet(), torch.no_grad():
         try:
             torch.onnx.export(
-                _graph_module(model, config),
+                module,
                 kwargs={"inputs": example},
                 f=str(path),
                 dynamo=True,
-                input_names=names,
-                output_names=list(OUTPUTS),
-                dynamic_shapes={"inputs": {name: {0: batch, 1: sequence} for name in names}},
+                input_names=list(inputs),
+                output_names=list(outputs),
+                dynamic_shapes={"inputs": {key: {0: batch, 1: sequence} for key in inputs}},
                 external_data=size > ONE_FILE_BYTES,
                 verbose=False,
             )
         except (RuntimeError, ValueError, TypeError, NotImplementedError) as error:
             reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-            raise ConfigurationError(
-                f"{config.name} cannot be exported to ONNX: {reason}"
-            ) from error
+            raise ConfigurationError(f"{name} cannot be exported to ONNX: {reason}") from error
     # Traces of this program's paths and line numbers are of no use in a bundle.
     graph = onnx.load(str(path), load_external_data=False)
     _strip(graph)

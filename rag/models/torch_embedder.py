@@ -56,6 +56,9 @@ class TorchEmbedder:
     def embed_passages(self, texts: Sequence[str]) -> Float32:
         return self._embed(texts, "passage")
 
+    def readable(self, texts: Sequence[str]) -> Float32:
+        return self._tokenizer.readable(texts)
+
     def _embed(self, texts: Sequence[str], role: str) -> Float32:
         import torch
 
@@ -111,7 +114,7 @@ def load_sentence_transformer(folder: Path, device: str = "cpu", dtype: Dtype = 
         raise ConfigurationError(
             f"the torch backend needs {error.name}; pip install 'rag-containers[indexer]'"
         ) from None
-    _check_device(device, torch)
+    check_device(device, torch)
     bars = logging.is_progress_bar_enabled()
     logging.disable_progress_bar()
     try:
@@ -160,7 +163,8 @@ def model_inputs(model: Any) -> tuple[str, ...]:
     return tuple(names)
 
 
-def _check_device(device: str, torch: Any) -> None:
+def check_device(device: str, torch: Any) -> None:
+    """Raises ConfigurationError for a device that is not one, or is not there."""
     match = re.fullmatch(r"cpu|cuda(?::(\d+))?", device)
     if match is None:
         raise ConfigurationError(f"the device {device!r} is not 'cpu', 'cuda' or 'cuda:N'")

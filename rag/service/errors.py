@@ -25,12 +25,17 @@ STATUS: Mapping[type[errors.RequestError], int] = {
     errors.Overloaded: 429,
     errors.RequestError: 500,
     errors.ModelFailure: 500,
+    errors.RerankerFailure: 502,
+    errors.RerankerUnavailable: 502,
+    errors.RerankerThrottled: 502,
+    errors.RerankerProtocolError: 502,
     errors.GeneratorFailure: 502,
     errors.GeneratorUnavailable: 502,
     errors.GeneratorThrottled: 502,
     errors.GeneratorProtocolError: 502,
     errors.NotReady: 503,
     errors.GeneratorTimeout: 504,
+    errors.RerankerTimeout: 504,
     errors.DeadlineExceeded: 504,
 }
 INTERNAL = "internal error; the log has its cause under this request_id"
