@@ -19,6 +19,8 @@ from rag.errors import EvaluationError, InvalidFilter
 from rag.index.analyzer import Analyzer, make_analyzer
 from rag.index.dense import DenseLeg, build_dense
 from rag.index.manifest import Manifest, chunks_digest, version_id
+from rag.index.protocol import QueryTerms, TermWeights
+from rag.index.queries import QueryAnalysis
 from rag.index.sparse import SparseLeg, build_sparse
 from rag.models.embedder import Embedder
 from rag.models.encoder import reference
@@ -37,7 +39,7 @@ class IndexOptions:
 
 
 class Collection:
-    """An indexed collection; an `Index` (see rag/index/protocol.py) without filters."""
+    """An indexed collection; an `Index` with `Evidence` (see rag/index/protocol.py), no filters."""
 
     def __init__(
         self,
@@ -51,7 +53,7 @@ class Collection:
         self._chunks = chunks
         self._dense = dense
         self._sparse = sparse
-        self._analyzer = analyzer
+        self._queries = QueryAnalysis(analyzer)
 
     @property
     def manifest(self) -> Manifest:
@@ -61,7 +63,16 @@ class Collection:
         return self._dense.search(vectors, k, allowed)
 
     def search_sparse(self, queries: Sequence[str], k: int, allowed: RowMask | None) -> Hits:
-        return self._sparse.search(self._analyzer.batch(queries), k, allowed)
+        return self._sparse.search(self._queries.batch(queries), k, allowed)
+
+    def vectors(self, rows: Int64) -> Float32:
+        return self._dense.vectors(rows)
+
+    def passage_terms(self, rows: Int64) -> TermWeights:
+        return self._sparse.passage_terms(rows)
+
+    def query_terms(self, queries: Sequence[str]) -> QueryTerms:
+        return self._sparse.query_terms(self._queries.batch(queries))
 
     def select(self, where: Mapping[str, Any]) -> RowMask:
         raise InvalidFilter("a collection under evaluation has no filters; leave the filter out")

@@ -18,8 +18,9 @@ from rag.errors import EvaluationError
 from rag.index.protocol import Index
 from rag.models.embedder import Embedder
 from rag.retrieval.fusion import DEFAULT as DEFAULT_FUSION
-from rag.retrieval.fusion import make_fusion
-from rag.retrieval.retriever import DEPTH, Retriever
+from rag.retrieval.ranking import DEPTH
+from rag.retrieval.ranking import Ranker as RowRanker
+from rag.retrieval.retriever import Retriever
 from rag.types import NO_ROW, Float32, Hits, Int64, Mode, Query
 
 _BATCH = 128
@@ -64,7 +65,7 @@ class IndexRanker:
         self._embedder = embedder
         self._override = fusion
         self._reference = fusion or index.manifest.fusion or DEFAULT_FUSION
-        self._fusion = make_fusion(self._reference)
+        self._ranker = RowRanker(index, embedder, depth=depth)
         self._depth = depth
         self._vectors = vectors or VectorCache(None, "")
         self._retriever = Retriever(index, embedder, depth=depth)
@@ -112,16 +113,14 @@ class IndexRanker:
     def _search(
         self, texts: Sequence[str], vectors: Float32 | None, modes: Sequence[Mode]
     ) -> dict[Mode, Hits]:
-        """Each leg is asked once, for itself and for the fusion."""
-        legs: dict[Mode, Hits] = {}
-        if vectors is not None:
-            legs[Mode.DENSE] = self._index.search_dense(vectors, self._depth, None)
-        if set(modes) - {Mode.DENSE}:
-            legs[Mode.SPARSE] = self._index.search_sparse(texts, self._depth, None)
-        if Mode.HYBRID in modes:
-            both = [legs[Mode.DENSE], legs[Mode.SPARSE]]
-            legs[Mode.HYBRID] = self._fusion(both, self._depth)
-        return {mode: legs[mode] for mode in modes}
+        if vectors is None:
+            vectors = np.zeros((len(texts), self._embedder.config.dimension), dtype=np.float32)
+        return {
+            mode: self._ranker.rank(
+                texts, vectors, top_k=self._depth, legs=mode, fusion=self._override
+            ).ranking
+            for mode in modes
+        }
 
     def _collect(self, ids: Sequence[str], hits: Hits, run: Run, texts: Texts) -> None:
         self._learn(hits.rows)
@@ -146,8 +145,8 @@ class IndexRanker:
 class ServiceRanker:
     """A running service, asked over HTTP as any caller asks it, one request at a time.
 
-    `top_k` is how many passages each request wants: recall beyond it is not seen. `headers` go
-    with each request.
+    `top_k` is how many passages each request wants: recall beyond it is not seen. `fields` (such as
+    `{"query_expansion": "multi"}`) and `headers` go with each request.
     """
 
     def __init__(
@@ -156,12 +155,14 @@ class ServiceRanker:
         *,
         top_k: int = 100,
         fusion: Mapping[str, Any] | None = None,
+        fields: Mapping[str, Any] | None = None,
         headers: Mapping[str, str] | None = None,
         timeout_s: float = 60.0,
     ) -> None:
         self._url = url.rstrip("/").removesuffix("/invocations") + "/invocations"
         self._top_k = top_k
         self._fusion = fusion
+        self._fields = dict(fields or {})
         self._client = httpx.Client(timeout=timeout_s, headers=dict(headers or {}))
         self._version = ""
 
@@ -170,6 +171,7 @@ class ServiceRanker:
         fusion = None if self._fusion is None else dict(self._fusion)
         return {
             "url": self._url, "version": self._version, "fusion": fusion, "depth": self._top_k,
+            **({"fields": self._fields} if self._fields else {}),
         }  # fmt: skip
 
     def rank(
@@ -193,7 +195,7 @@ class ServiceRanker:
 
     def _ask(self, text: str, mode: Mode, top_k: int) -> list[dict[str, Any]]:
         body: dict[str, Any] = {
-            "query": text, "mode": "retrieve", "top_k": top_k, "legs": str(mode),
+            "query": text, "mode": "retrieve", "top_k": top_k, "legs": str(mode), **self._fields,
         }  # fmt: skip
         if self._fusion is not None:
             body["fusion"] = dict(self._fusion)

@@ -16,6 +16,7 @@ from rag.index.manifest import canonical
 from rag.models.embedder import Embedder
 from rag.models.encoder import EncoderConfig, reference, resolve
 from rag.models.load import Backend, load_embedder
+from rag.models.tokenizer import Tokenizer
 from rag.types import Float32
 
 SLICE = 512
@@ -47,6 +48,7 @@ class LazyEmbedder:
         self._precision = precision
         self._exports = exports
         self._loaded: Embedder | None = None
+        self._tokenizer: Tokenizer | None = None
 
     @property
     def config(self) -> EncoderConfig:
@@ -62,6 +64,11 @@ class LazyEmbedder:
 
     def embed_passages(self, texts: Sequence[str]) -> Float32:
         return self._load().embed_passages(texts)
+
+    def readable(self, texts: Sequence[str]) -> Float32:
+        if self._tokenizer is None:
+            self._tokenizer = Tokenizer.load(self._source)
+        return self._tokenizer.readable(texts)
 
     def _load(self) -> Embedder:
         if self._loaded is None:

@@ -18,6 +18,8 @@ from rag.index.analyzer import Analyzer, analyzer_from_reference
 from rag.index.chunks import ChunkStore
 from rag.index.dense import DenseLeg
 from rag.index.manifest import NAME, Manifest, chunks_digest, parse
+from rag.index.protocol import QueryTerms, TermWeights
+from rag.index.queries import QueryAnalysis
 from rag.index.seal import Progress, read_manifest, verify_files
 from rag.index.sparse import SparseLeg
 from rag.storage import Store, is_remote, join, open_store
@@ -29,7 +31,8 @@ ENCODER = "encoder"
 
 
 class Bundle:
-    """A bundle on this machine's disk, memory-mapped; an `Index` (see rag/index/protocol.py).
+    """A bundle on this machine's disk, memory-mapped; an `Index` with `Evidence` (see
+    rag/index/protocol.py).
 
     `folder` is where its files lie, `encoder_folder` the query encoder's, `analyzer` the one that
     made its terms.
@@ -40,6 +43,7 @@ class Bundle:
         self.encoder_folder = folder / ENCODER
         self._manifest = manifest
         self.analyzer: Analyzer = analyzer_from_reference(manifest.analyzer)
+        self._queries = QueryAnalysis(self.analyzer)
         self._store = ChunkStore.open(folder)
         self._dense = DenseLeg.open(folder, manifest.dense)
         self._sparse = SparseLeg.open(folder, manifest.sparse)
@@ -81,7 +85,16 @@ class Bundle:
         return self._dense.search(vectors, k, allowed)
 
     def search_sparse(self, queries: Sequence[str], k: int, allowed: RowMask | None) -> Hits:
-        return self._sparse.search(self.analyzer.batch(queries), k, allowed)
+        return self._sparse.search(self._queries.batch(queries), k, allowed)
+
+    def vectors(self, rows: Int64) -> Float32:
+        return self._dense.vectors(rows)
+
+    def passage_terms(self, rows: Int64) -> TermWeights:
+        return self._sparse.passage_terms(rows)
+
+    def query_terms(self, queries: Sequence[str]) -> QueryTerms:
+        return self._sparse.query_terms(self._queries.batch(queries))
 
     def select(self, where: Mapping[str, Any]) -> RowMask:
         return self._store.select(where)

@@ -123,6 +123,13 @@ class DenseLeg:
         """Their length."""
         return int(self._index.d)
 
+    def vectors(self, rows: Int64) -> Float32:
+        """The vectors of `rows`, float32 (len(rows), d); IndexError for a row that is not there."""
+        if rows.size and not 0 <= rows.min() <= rows.max() < self.rows:
+            raise IndexError(f"rows must lie in 0..{self.rows - 1}")
+        found: Float32 = self._vectors[rows]
+        return found
+
     def search(self, vectors: Float32, k: int, allowed: RowMask | None) -> Hits:
         """The k rows of highest inner product for each of float32 (n, d) query vectors.
 

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol, runtime_checkable
+
+import numpy as np
+from numpy.typing import NDArray
 
 from rag.index.manifest import Manifest
 from rag.types import Chunk, Float32, Hits, Int64, RowMask
@@ -30,3 +33,42 @@ class Index(Protocol):
     def select(self, where: Mapping[str, Any]) -> RowMask: ...
 
     def chunks(self, rows: Int64) -> list[Chunk]: ...
+
+
+class TermWeights(NamedTuple):
+    """The terms of n passages. Passage i has terms[starts[i]:starts[i + 1]] (int32 ids, ascending),
+    each with what it adds to the passage's BM25 score (`weights`, float32, 0 or more).
+    """
+
+    starts: Int64
+    terms: NDArray[np.int32]
+    weights: Float32
+
+
+class QueryTerms(NamedTuple):
+    """The terms of n queries that the index knows. Query i has terms[starts[i]:starts[i + 1]]
+    (int32 ids, ascending), each with how often the query has it (`counts`, float32) and how rare
+    it is (`idf`, float32, above 0).
+    """
+
+    starts: Int64
+    terms: NDArray[np.int32]
+    counts: Float32
+    idf: Float32
+
+
+@runtime_checkable
+class Evidence(Protocol):
+    """What an index can tell of passages that it found, beyond their scores; an `Index` that can
+    is searched better (see rag/retrieval/feedback.py).
+
+    `vectors` gives float32 (len(rows), d), `passage_terms` the terms of each of `rows`, both in
+    that order and raising IndexError for a row outside 0..rows-1. `query_terms` analyses raw query
+    texts as `search_sparse` does.
+    """
+
+    def vectors(self, rows: Int64) -> Float32: ...
+
+    def passage_terms(self, rows: Int64) -> TermWeights: ...
+
+    def query_terms(self, queries: Sequence[str]) -> QueryTerms: ...

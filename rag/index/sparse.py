@@ -1,6 +1,7 @@
 """The BM25 leg: postings with their scores computed ahead, memory-mapped, added up at query time.
 
-Files in `sparse/`: the vocabulary (rag/index/vocabulary.py) and, by term, `indptr.npy` (int64),
+Files in `sparse/`: the vocabulary (rag/index/vocabulary.py), the terms of each passage
+(rag/index/forward.py) and, by term, `indptr.npy` (int64),
 `rows.npy` (int32, ascending within a term), `scores.npy` (float32) and `absent.npy` (float32, only
 not zero for 'bm25l' and 'bm25+'). Equal input gives equal bytes.
 """
@@ -19,7 +20,9 @@ from numpy.typing import NDArray
 from rag.errors import BundleCorrupt, BundleMixed, ConfigurationError
 from rag.index import rank_bm25_engine
 from rag.index.bm25 import Variant, count_terms, weigh
+from rag.index.forward import Forward
 from rag.index.kernels import search_postings
+from rag.index.protocol import QueryTerms, TermWeights
 from rag.index.topk import check_depth, check_mask, no_hits
 from rag.index.vocabulary import Vocabulary, is_index_of, open_array
 from rag.types import Float32, Hits, Int64, RowMask
@@ -51,12 +54,13 @@ def build_sparse(
     target = folder / FOLDER
     target.mkdir(parents=True, exist_ok=True)
     Vocabulary.write(target, corpus.vocabulary)
+    postings = weigh(corpus, variant)
     if engine == "bm25s":
-        postings = weigh(corpus, variant)
         for name in ("indptr", "rows", "scores", "absent"):
             np.save(target / f"{name}.npy", getattr(postings, name))
     else:
         rank_bm25_engine.write(target, corpus, variant)
+    Forward.write(target, postings, len(corpus.sizes))
     return {
         "engine": engine,
         "method": variant.method,
@@ -83,8 +87,9 @@ class Engine(Protocol):
 class SparseLeg:
     """The BM25 leg of one bundle; safe to search from several threads."""
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Engine, forward: Forward) -> None:
         self._engine = engine
+        self._forward = forward
 
     @classmethod
     def open(cls, folder: Path, reference: Mapping[str, Any]) -> SparseLeg:
@@ -94,15 +99,19 @@ class SparseLeg:
         for an engine that this program does not have.
         """
         counts = reference["counts"]
+        engine: Engine
         match reference["engine"]:
             case "bm25s":
-                return cls(_Postings(folder / FOLDER, counts))
+                engine = _Postings(folder / FOLDER, counts)
             case "rank-bm25":
                 options = (reference[name] for name in ("method", "k1", "b", "delta"))
-                return cls(rank_bm25_engine.RankBM25(folder / FOLDER, Variant(*options)))
-        raise ConfigurationError(
-            f"{folder}: unknown engine '{reference['engine']}'; use one of {', '.join(ENGINES)}"
-        )
+                engine = rank_bm25_engine.RankBM25(folder / FOLDER, Variant(*options))
+            case unknown:
+                raise ConfigurationError(
+                    f"{folder}: unknown engine '{unknown}'; use one of {', '.join(ENGINES)}"
+                )
+        sizes = {"passages": engine.rows, "terms": len(engine.vocabulary)}
+        return cls(engine, Forward.open(folder / FOLDER, **sizes))
 
     @property
     def rows(self) -> int:
@@ -118,10 +127,21 @@ class SparseLeg:
         """
         check_depth(k)
         check_mask(allowed, self.rows)
+        sorted_ids = [np.sort(ids) for ids in self._ids(queries)]
+        return self._engine.search(sorted_ids, k, allowed)
+
+    def passage_terms(self, rows: Int64) -> TermWeights:
+        """The terms of each of `rows`; IndexError for a row that is not there."""
+        return self._forward.passages(rows)
+
+    def query_terms(self, queries: Sequence[Sequence[str]]) -> QueryTerms:
+        """The known terms of queries that are given as terms."""
+        return self._forward.queries(self._ids(queries))
+
+    def _ids(self, queries: Sequence[Sequence[str]]) -> list[Int64]:
         ids = self._engine.vocabulary.ids([term for query in queries for term in query])
         ends = np.cumsum([0, *(len(query) for query in queries)])
-        sorted_ids = [np.sort(ids[a:b]) for a, b in pairwise(ends)]
-        return self._engine.search(sorted_ids, k, allowed)
+        return [ids[a:b] for a, b in pairwise(ends)]
 
 
 class _Postings:

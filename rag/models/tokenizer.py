@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,11 +14,15 @@ from tokenizers import Tokenizer as Backend
 
 from rag.errors import ConfigurationError
 from rag.models import layout
-from rag.types import Int64
+from rag.types import Float32, Int64
 
 # Fewer texts than this are tokenised on the calling thread: the library's thread pool does not
 # survive a fork, and a service that never starts it has nothing to lose in one.
 _POOL_FROM = 64
+_SYLLABLES = 0x1100
+"""From here on, Unicode's letters are mostly syllables and ideographs: one may be a word, to a
+vocabulary that has many of them (Hangul alone has 11,172, common Chinese 3,500)."""
+_MANY = 2000
 
 
 class Tokens(NamedTuple):
@@ -37,6 +42,7 @@ class Tokenizer:
         self._backend = backend
         self._pad_id = pad_id
         self._direction = "left" if truncate_left else "right"
+        self._unknown: str | None = getattr(backend.model, "unk_token", None)
         self.special: int = backend.num_special_tokens_to_add(False)
         """How many special tokens are put around one text."""
 
@@ -76,6 +82,16 @@ class Tokenizer:
         """
         encoding = self._backend.encode(text, add_special_tokens=False)
         return np.array(encoding.offsets, dtype=np.int64).reshape(-1, 2)
+
+    def readable(self, texts: Sequence[str]) -> Float32:
+        """float32 (n,), 0 to 1: the share of each text's letters that the vocabulary can read.
+
+        A letter is not read if its token is the unknown one, if it takes several tokens (a Hangul
+        syllable in its parts, a character in its bytes), or if it is a token by itself inside of a
+        word, unless it is a syllable or ideograph to a vocabulary that has many. Texts in ASCII
+        are taken as read, and so are texts without letters.
+        """
+        return np.array([self._readable(text) for text in texts], dtype=np.float32)
 
     def encode(self, texts: Sequence[str], max_tokens: int) -> Tokens:
         """`tokenize`, then `pad`: the model's inputs for all of `texts`, in their order."""
@@ -122,6 +138,31 @@ class Tokenizer:
     def to_json(self) -> str:
         """tokenizer.json, without truncation or padding."""
         return json.dumps(json.loads(self._backend.to_str()), ensure_ascii=False, indent=1) + "\n"
+
+    @cached_property
+    def _has_syllables(self) -> bool:
+        vocabulary = self._backend.get_vocab()
+        return sum(any(ord(c) >= _SYLLABLES for c in token) for token in vocabulary) >= _MANY
+
+    def _readable(self, text: str) -> float:
+        letters = {place for place, character in enumerate(text) if character.isalpha()}
+        if text.isascii() or not letters:
+            return 1.0
+        encoding = self._backend.encode(text, add_special_tokens=False)
+        read: set[int] = set()
+        split: set[int] = set()
+        spans = zip(encoding.tokens, encoding.offsets, strict=True)
+        for token, (start, end) in spans:
+            whole = token != self._unknown and (
+                end - start > 1
+                or (self._has_syllables and ord(text[start : start + 1] or " ") >= _SYLLABLES)
+                or not (start - 1 in letters or end in letters)
+            )
+            if whole and start not in read:
+                read.update(range(start, end))
+            else:
+                split.update(range(start, end))
+        return len(letters & (read - split)) / len(letters)
 
     def _encode(self, texts: Sequence[str]) -> list[Encoding]:
         if len(texts) < _POOL_FROM:

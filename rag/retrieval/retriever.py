@@ -12,12 +12,10 @@ import numpy as np
 from rag.errors import InvalidRequest
 from rag.index.protocol import Index
 from rag.models.embedder import Embedder
-from rag.retrieval.fusion import DEFAULT, Fusion, make_fusion
+from rag.retrieval.fusion import make_fusion
+from rag.retrieval.ranking import DEPTH as DEPTH
+from rag.retrieval.ranking import Found, Ranker
 from rag.types import NO_ROW, Float32, Hits, LegScore, Mode, Passage, Query
-
-DEPTH = 1000
-"""Candidates per leg. It does not depend on a query's `top_k`, so that a smaller `top_k` gives a
-prefix of a larger one."""
 
 
 class Retrieved(NamedTuple):
@@ -37,7 +35,7 @@ class Retriever:
         self._index = index
         self._embedder = embedder
         self._depth = depth
-        self._fusion = make_fusion(index.manifest.fusion or DEFAULT)
+        self._ranker = Ranker(index, embedder, depth=depth)
 
     @property
     def max_top_k(self) -> int:
@@ -86,45 +84,37 @@ class Retriever:
     ) -> list[list[Passage]]:
         """Passages of queries that share filter, legs and fusion."""
         first = queries[members[0]]
-        allowed = None if first.where is None else self._index.select(first.where)
-        dense = sparse = None
-        if first.legs is not Mode.SPARSE:
-            dense = self._index.search_dense(vectors[list(members)], self._depth, allowed)
-        if first.legs is not Mode.DENSE:
-            texts = [queries[i].text for i in members]
-            sparse = self._index.search_sparse(texts, self._depth, allowed)
-        fused = self._fuse(first, dense, sparse)
+        found = self._ranker.rank(
+            [queries[i].text for i in members],
+            vectors[list(members)],
+            top_k=max(queries[i].top_k for i in members),
+            legs=first.legs,
+            allowed=None if first.where is None else self._index.select(first.where),
+            fusion=first.fusion,
+        )
         return [
-            self._passages(fused, dense, sparse, line, queries[place].top_k)
-            for line, place in enumerate(members)
+            self._passages(found, line, queries[place].top_k) for line, place in enumerate(members)
         ]
 
-    def _fuse(self, query: Query, dense: Hits | None, sparse: Hits | None) -> Hits:
-        if dense is None or sparse is None:
-            only = dense if dense is not None else sparse
-            if only is None:
-                raise InvalidRequest(f"legs is {query.legs!r}; use hybrid, dense or sparse")
-            return only
-        fusion: Fusion = self._fusion if query.fusion is None else make_fusion(query.fusion)
-        return fusion([dense, sparse], self._depth)
-
-    def _passages(
-        self, fused: Hits, dense: Hits | None, sparse: Hits | None, line: int, top_k: int
-    ) -> list[Passage]:
-        rows = fused.rows[line, :top_k]
+    def _passages(self, found: Found, line: int, top_k: int) -> list[Passage]:
+        rows = found.ranking.rows[line, :top_k]
         rows = rows[rows != NO_ROW]
-        chunks = self._index.chunks(rows)
-        return [
-            Passage(
-                rank=place + 1,
-                chunk_id=chunk.chunk_id,
-                chunk=chunk,
-                score=float(fused.scores[line, place]),
-                dense=_leg_score(dense, line, int(row)),
-                sparse=_leg_score(sparse, line, int(row)),
+        passages = []
+        for place, (row, chunk) in enumerate(zip(rows, self._index.chunks(rows), strict=True)):
+            dense, sparse = found.dense, found.sparse
+            if found.deep is not None and place >= found.answers[line]:
+                dense, sparse = found.deep
+            passages.append(
+                Passage(
+                    rank=place + 1,
+                    chunk_id=chunk.chunk_id,
+                    chunk=chunk,
+                    score=float(found.ranking.scores[line, place]),
+                    dense=_leg_score(dense, line, int(row)),
+                    sparse=_leg_score(sparse, line, int(row)),
+                )
             )
-            for place, (row, chunk) in enumerate(zip(rows, chunks, strict=True))
-        ]
+        return passages
 
 
 def _leg_score(hits: Hits | None, line: int, row: int) -> LegScore | None:

@@ -6,7 +6,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rag.errors import InvalidRequest
-from rag.retrieval.fusion import METHODS, make_fusion, reciprocal_rank, weighted
+from rag.retrieval.feedback import Feedback
+from rag.retrieval.fusion import (
+    METHODS,
+    distribution,
+    make_fusion,
+    reciprocal_rank,
+    theoretical,
+    weighted,
+    zscore,
+)
 from rag.types import NO_ROW, Hits
 
 
@@ -17,6 +26,9 @@ def hits(*lines: list[tuple[int, float]], k: int) -> Hits:
         for place, (row, score) in enumerate(line):
             rows[q, place], scores[q, place] = row, score
     return Hits(rows, scores)
+
+
+PLAIN = tuple(method for method in METHODS if method != "feedback")
 
 
 def test_reciprocal_rank_is_the_published_formula_up_to_its_scale() -> None:
@@ -30,7 +42,7 @@ def test_reciprocal_rank_is_the_published_formula_up_to_its_scale() -> None:
 
 def test_first_on_both_legs_scores_one() -> None:
     leg = hits([(4, 0.5), (5, 0.25)], k=2)
-    for method in METHODS:
+    for method in ("rrf", "weighted", "theoretical"):
         fused = make_fusion({"method": method})([leg, leg], 2)
         assert fused.rows[0, 0] == 4
         assert fused.scores[0, 0] == pytest.approx(1.0)
@@ -50,8 +62,46 @@ def test_a_lone_keyword_hit_counts_in_full() -> None:
     assert fused.scores[0, 0] == pytest.approx(0.5)
 
 
+def test_theoretical_keeps_what_the_weakest_hit_is_worth() -> None:
+    dense = hits([(1, 0.6), (2, 0.2)], k=2)
+    sparse = hits([(2, 10.0), (3, 5.0)], k=2)
+    fused = theoretical([dense, sparse], 3, weights=(0.5, 0.5))
+    assert fused.rows.tolist() == [[2, 1, 3]]
+    np.testing.assert_allclose(fused.scores[0], [0.5 * 1.2 / 1.6 + 0.5, 0.5, 0.25], rtol=1e-6)
+
+
+def test_zscore_adds_deviations_and_fills_what_a_leg_lacks_with_its_lowest() -> None:
+    dense = hits([(1, 0.9), (2, 0.5), (3, 0.1)], k=3)
+    sparse = hits([(3, 7.0), (1, 3.0)], k=3)
+    z = np.sqrt(1.5)
+    sums = {1: 0.5 * z - 0.5, 2: -0.5, 3: -0.5 * z + 0.5}
+    fused = zscore([dense, sparse], 3, weights=(0.5, 0.5))
+    assert fused.rows.tolist() == [[1, 3, 2]]
+    wanted = [1 / (1 + np.exp(-sums[row])) for row in (1, 3, 2)]
+    np.testing.assert_allclose(fused.scores[0], wanted, rtol=1e-5)
+
+
+def test_distribution_spans_three_deviations_to_each_side() -> None:
+    dense = hits([(1, 0.9), (2, 0.5), (3, 0.1)], k=3)
+    fused = distribution([dense, hits([], k=3)], 3, weights=(1.0, 0.0))
+    z = np.sqrt(1.5)
+    np.testing.assert_allclose(fused.scores[0], [0.5 + z / 6, 0.5, 0.5 - z / 6], rtol=1e-5)
+
+
+def test_hits_that_score_the_same_say_nothing_by_deviation() -> None:
+    flat = hits([(4, 2.0), (5, 2.0)], k=2)
+    assert zscore([flat, flat], 2).scores.tolist() == [[0.5, 0.5]]
+    assert distribution([flat, flat], 2).scores.tolist() == [[0.5, 0.5]]
+
+
+def test_feedback_is_made_with_its_options() -> None:
+    assert make_fusion({"method": "feedback"}) == Feedback()
+    made = make_fusion({"method": "feedback", "dense_weight": 0.25, "passages": 3, "coverage": 0})
+    assert made == Feedback(dense_weight=0.25, passages=3, coverage=0.0)
+
+
 def test_nothing_found_gives_padding() -> None:
-    for method in METHODS:
+    for method in PLAIN:
         fused = make_fusion({"method": method})([hits([], k=2), hits([], k=2)], 3)
         assert (fused.rows == NO_ROW).all()
         assert np.isneginf(fused.scores).all()
@@ -66,6 +116,9 @@ def test_nothing_found_gives_padding() -> None:
         ({"method": "weighted", "dense_weight": 1.5}, "dense_weight"),
         ({"method": "weighted", "dense_weight": True}, "dense_weight"),
         ({"method": "rrf", "k": 0}, "fusion.k"),
+        ({"method": "feedback", "passages": 2.5}, "fusion.passages"),
+        ({"method": "feedback", "keywords": -1}, "fusion.keywords"),
+        ({"method": "theoretical", "k": 1}, "fusion.k"),
     ],
 )
 def test_bad_fusions_are_named(reference: dict[str, object], named: str) -> None:
@@ -80,7 +133,7 @@ legs = st.lists(
 ).map(lambda pairs: sorted(pairs, key=lambda p: (-p[1], p[0])))
 
 
-@given(legs, legs, st.sampled_from(METHODS), st.floats(0, 1))
+@given(legs, legs, st.sampled_from(PLAIN), st.floats(0, 1))
 def test_each_row_once_best_first_ties_by_row_and_smaller_depth_is_a_prefix(
     dense: list[tuple[int, float]],
     sparse: list[tuple[int, float]],
