@@ -69,9 +69,6 @@ class OnnxEmbedder:
     def readable(self, texts: Sequence[str]) -> Float32:
         return self._tokenizer.readable(texts)
 
-    def readable(self, texts: Sequence[str]) -> Float32:
-        return self._tokenizer.readable(texts)
-
     def _embed(self, texts: Sequence[str], role: str) -> Float32:
         prompt = self._config.prompts[role]
         prompted = [prompt + text for text in texts]
