@@ -19,6 +19,8 @@ from rag.retrieval.retriever import DEPTH
 
 if TYPE_CHECKING:
     from eval.answerers import AnswerSource
+    from eval.collection import Collection
+    from eval.tune import MakeRanker, Tuned
 
 SERVICE_TOP_K = 100
 _BM25 = ("method", "k1", "b", "delta", "engine")
@@ -132,6 +134,13 @@ def _bundle_ranker(target: Target, work: Path) -> Ranker:
 
 
 def _collection_ranker(target: Target, dataset: Dataset, work: Path, advance: Advance) -> Ranker:
+    index, embedder, vectors = _collection(target, dataset, work, advance)
+    return IndexRanker(index, embedder, depth=target.depth or DEPTH, vectors=vectors)
+
+
+def _collection(
+    target: Target, dataset: Dataset, work: Path, advance: Advance
+) -> tuple[Collection, LazyEmbedder, VectorCache]:
     from eval.collection import IndexOptions, build_collection
 
     options = dict(target.indexing)
@@ -153,7 +162,53 @@ def _collection_ranker(target: Target, dataset: Dataset, work: Path, advance: Ad
         vectors=vectors,
         advance=advance,
     )
-    return IndexRanker(index, embedder, depth=target.depth or DEPTH, vectors=vectors)
+    return index, embedder, vectors
+
+
+def tune_target(
+    target: Target, *, seed: int, share: float = 0.5, advance: Advance = lambda *_: None
+) -> Tuned:
+    """Makes a collection or a bundle ready, and fits its fusion (see eval/tune.py).
+
+    What it is compared with is the fusion sealed in the bundle, or the default. Raises as
+    `evaluate_target` does.
+    """
+    from eval.tune import tune
+
+    _check(target)
+    if target.url is not None:
+        raise ConfigurationError("fusion is fitted on a --dataset or a --bundle, not on a service")
+    dataset = _dataset(target)
+    with tempfile.TemporaryDirectory(prefix="rag-eval-") as work:
+        make_ranker, baseline = _fusions(target, dataset, Path(work), advance)
+        return tune(dataset, make_ranker, baseline, seed=seed, share=share, advance=advance)
+
+
+def _fusions(
+    target: Target, dataset: Dataset, work: Path, advance: Advance
+) -> tuple[MakeRanker, Mapping[str, Any]]:
+    """The system with any fusion, and the fusion that it has."""
+    depth = target.depth or DEPTH
+    if target.bundle is None:
+        index, embedder, vectors = _collection(target, dataset, work, advance)
+        return (
+            lambda fusion: IndexRanker(
+                index, embedder, fusion=fusion, depth=depth, vectors=vectors
+            ),
+            index.manifest.fusion,
+        )
+    from rag.retrieval.opening import open_retriever
+
+    cache = target.cache / "bundles" if target.cache else work / "bundles"
+    opened = open_retriever(target.bundle, cache_dir=cache, **target.running)
+    # Every fusion asks the same queries: they are embedded once.
+    kept = VectorCache(work / "vectors", opened.bundle.manifest.version)
+    return (
+        lambda fusion: IndexRanker(
+            opened.bundle, opened.embedder, fusion=fusion, depth=depth, vectors=kept
+        ),
+        opened.bundle.manifest.fusion or DEFAULT_FUSION,
+    )
 
 
 def question_set(questions: Path | None, qrels: Path | None) -> Dataset:

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from eval.options import make_console, parse_headers
+from eval.options import given, make_console, parse_headers, write_json
 from rag.errors import ConfigurationError
 
 ANSWERS_HELP = """Measure answers on questions with gold answers.
@@ -21,6 +21,16 @@ answer with its gold answer, several times.
 Example:  rag-eval answers --bundle ./bundle --json answers.json
 """
 
+TUNE_HELP = """Fit fusion to a collection: method and weights, on one half of the queries.
+
+Name --dataset, a folder of BEIR's layout, or --bundle with --queries and --qrels (default: the
+built-in sample's). Every fusion method is tried on the training queries; the best is compared, on
+the queries held out, with the fusion that is there. --out is written unless it loses there, and is
+what rag-indexer build --fusion seals into a bundle; the exit code is 1 if it loses.
+
+Example:  rag-eval tune --bundle ./bundle --queries queries.jsonl --qrels test.tsv --out fusion.json
+"""
+
 Quiet = Annotated[bool, typer.Option("--quiet", help="No progress, only the result.")]
 ApiKey = Annotated[
     str | None, typer.Option(envvar="RAG_EVAL_API_KEY", help="Key of the endpoints.")
@@ -30,6 +40,7 @@ ApiKey = Annotated[
 def add_to(app: typer.Typer) -> None:
     """Adds the commands of this file to `app`."""
     app.command(help=ANSWERS_HELP)(answers)
+    app.command(help=TUNE_HELP)(tune)
 
 
 def answers(
@@ -87,6 +98,61 @@ def answers(
     if json_file is not None:
         write_answers(json_file, result)
     show_answers(make_console(), result)
+
+
+def tune(
+    dataset: Annotated[Path | None, typer.Option(help="Folder of BEIR's layout.")] = None,
+    bundle: Annotated[str | None, typer.Option(help="Bundle folder, root, or s3:// URI.")] = None,
+    queries: Annotated[
+        Path | None, typer.Option(help="Queries as JSON lines with _id and text.")
+    ] = None,
+    qrels: Annotated[Path | None, typer.Option(help="Judgements of documents, by id.")] = None,
+    split: Annotated[str, typer.Option(help="Which qrels/<split>.tsv of the dataset.")] = "test",
+    split_seed: Annotated[int, typer.Option(help="Seed that draws the training queries.")] = 1,
+    share: Annotated[
+        float, typer.Option(min=0.0, max=1.0, help="Share of the queries to train on.")
+    ] = 0.5,
+    encoder: Annotated[
+        str | None, typer.Option(help="Model that embeds --dataset: 'default', folder, hub id.")
+    ] = None,
+    backend: Annotated[
+        str | None, typer.Option(help="What runs the encoder: torch or onnx (bundles: onnx).")
+    ] = None,
+    index_cache: Annotated[
+        Path | None, typer.Option(help="Folder that keeps vectors from run to run.")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Write the fusion to this file, unless it loses.")
+    ] = None,
+    json_file: Annotated[
+        Path | None, typer.Option("--json", help="Write all that was found to this file.")
+    ] = None,
+    quiet: Quiet = False,
+) -> None:
+    from eval.commands import Target, tune_target
+    from eval.progress import make_advance
+    from eval.tune import write_fusion
+    from eval.tune_table import show_tuned
+
+    target = Target(
+        dataset=dataset,
+        bundle=bundle,
+        queries=queries,
+        qrels=qrels,
+        split=split,
+        indexing=given(encoder=encoder),
+        running=given(backend=backend),
+        cache=index_cache,
+    )
+    with make_advance(quiet=quiet) as advance:
+        tuned = tune_target(target, seed=split_seed, share=share, advance=advance)
+    if json_file is not None:
+        write_json(json_file, tuned.to_json())
+    show_tuned(make_console(), tuned)
+    if out is not None and write_fusion(out, tuned):
+        print(f"{out}: written; seal it with rag-indexer build --fusion {out}")
+    if tuned.loses:
+        raise typer.Exit(1)
 
 
 def _belong(name: str, value: str | None, other: str, given: str | None) -> None:

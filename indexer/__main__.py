@@ -96,6 +96,10 @@ def build(
     ] = None,
     k1: Annotated[float | None, typer.Option(help="BM25 term saturation.")] = None,
     b: Annotated[float | None, typer.Option(help="BM25 length normalisation.")] = None,
+    fusion: Annotated[
+        str | None,
+        typer.Option(help="Fusion to seal: JSON, or a file of it, as rag-eval tune --out writes."),
+    ] = None,
     backend: Annotated[Backend, typer.Option(help="What embeds the passages.")] = "torch",
     device: Annotated[str, typer.Option(help="cpu, cuda or cuda:N (backend torch).")] = "cpu",
     precision: Annotated[
@@ -121,6 +125,7 @@ def build(
 ) -> None:
     from indexer.build import BuildOptions, build
     from indexer.chunking import ChunkerOptions
+    from indexer.fusion import parse_fusion
     from indexer.progress import make_progress
     from indexer.publish import publish
     from indexer.source import Source
@@ -137,6 +142,7 @@ def build(
         chunker=ChunkerOptions(**_given(size=chunk_size, overlap=chunk_overlap)),
         dense={"kind": dense},
         sparse={"engine": sparse, **_given(method=bm25_method, k1=k1, b=b)},
+        **_given(fusion=None if fusion is None else parse_fusion(fusion)),
         safetensors=safetensors,
         strict=strict,
         backend=backend,
