@@ -10,11 +10,13 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import anyio
+import httpx
 import pytest
 
 from rag.errors import GeneratorFailure, GeneratorTimeout
 from rag.models.extractive import ExtractiveGenerator
 from rag.models.generator import Delta, Generator, Prompt
+from rag.models.langchain_generator import LangChainGenerator
 from rag.models.openai_generator import OpenAIGenerator
 from rag.types import Chunk, Message, Passage
 
@@ -46,17 +48,38 @@ class Case:
     is_endpoint: bool
 
 
-@pytest.fixture
-def endpoint(chat_endpoint: Any) -> Case:
-    return Case(lambda: OpenAIGenerator(chat_endpoint.url, chat_endpoint.model), True)
+def of_endpoint(kind: str, chat_endpoint: Any) -> Case:
+    if kind == "openai":
+        return Case(lambda: OpenAIGenerator(chat_endpoint.url, chat_endpoint.model), True)
+    openai = pytest.importorskip("langchain_openai", reason="install rag-containers[dev]")
+
+    def make() -> Generator:
+        model = openai.ChatOpenAI(
+            base_url=f"{chat_endpoint.url}/v1",
+            api_key="sk-very-secret",
+            model=chat_endpoint.model,
+            http_async_client=httpx.AsyncClient(trust_env=False),
+        )
+        return LangChainGenerator(model, options=server_options)
+
+    return Case(make, True)
 
 
-@pytest.fixture(params=["extractive", "openai"])
+def server_options(prompt: Prompt) -> dict[str, Any]:
+    """ChatOpenAI would rename max_tokens to what this server does not know."""
+    return {"temperature": prompt.temperature, "extra_body": {"max_tokens": prompt.max_tokens}}
+
+
+@pytest.fixture(params=["openai", "langchain"])
+def endpoint(request: pytest.FixtureRequest, chat_endpoint: Any) -> Case:
+    return of_endpoint(request.param, chat_endpoint)
+
+
+@pytest.fixture(params=["extractive", "openai", "langchain"])
 def case(request: pytest.FixtureRequest) -> Case:
     if request.param == "extractive":
         return Case(lambda: ExtractiveGenerator(words), False)
-    found: Case = request.getfixturevalue("endpoint")
-    return found
+    return of_endpoint(request.param, request.getfixturevalue("chat_endpoint"))
 
 
 async def collect(stream: AsyncIterator[Delta]) -> list[str]:
