@@ -146,7 +146,8 @@ class ServiceRanker:
     """A running service, asked over HTTP as any caller asks it, one request at a time.
 
     `top_k` is how many passages each request wants: recall beyond it is not seen. `fields` (such as
-    `{"query_expansion": "multi"}`) and `headers` go with each request.
+    `{"query_expansion": "multi"}`) and `headers` go with each request; with fields, `system` tells
+    how many replies were degraded, which were ranked without what the fields ask for.
     """
 
     def __init__(
@@ -163,6 +164,7 @@ class ServiceRanker:
         self._top_k = top_k
         self._fusion = fusion
         self._fields = dict(fields or {})
+        self._degraded = 0
         self._client = httpx.Client(timeout=timeout_s, headers=dict(headers or {}))
         self._version = ""
 
@@ -171,7 +173,7 @@ class ServiceRanker:
         fusion = None if self._fusion is None else dict(self._fusion)
         return {
             "url": self._url, "version": self._version, "fusion": fusion, "depth": self._top_k,
-            **({"fields": self._fields} if self._fields else {}),
+            **({"fields": self._fields, "degraded": self._degraded} if self._fields else {}),
         }  # fmt: skip
 
     def rank(
@@ -215,6 +217,7 @@ class ServiceRanker:
             message = reason.get("message", reply.reason_phrase)
             raise EvaluationError(f"{self._url} answered {reply.status_code}: {message}")
         self._check_version(str(answer.get("index_version", "")))
+        self._degraded += bool(answer.get("degraded"))
         return list(answer["passages"])
 
     def _check_version(self, version: str) -> None:

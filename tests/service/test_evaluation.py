@@ -33,6 +33,26 @@ def test_a_service_gives_what_its_bundle_gives(server, opened: Opened) -> None: 
     assert remote.result.latency_ms["hybrid"]["n"] == 2
 
 
+def test_fields_of_requests_are_evaluated(launch, endpoint) -> None:  # type: ignore[no-untyped-def]
+    endpoint.expansion = "say Prune roses in February"
+    turn = {"role": "user", "content": "Tell me of roses."}
+    fields = {"query_expansion": "rewrite", "messages": [turn]}
+    with launch(generator=endpoint.generator("fine")) as running:
+        plain = evaluate(DATASET, ServiceRanker(running.url), modes=[Mode.HYBRID], timed=0)
+        ranker = ServiceRanker(running.url, fields=fields)
+        expanded = evaluate(DATASET, ranker, modes=[Mode.HYBRID], timed=0)
+        endpoint.expansion = "500"
+        ranker = ServiceRanker(running.url, fields=fields)
+        degraded = evaluate(DATASET, ranker, modes=[Mode.HYBRID], timed=0)
+    assert plain.runs["hybrid"]["q1"].doc_ids[0] == "en/lamp.md"
+    assert expanded.runs["hybrid"]["q1"].doc_ids[0] == "en/garden.md"
+    assert expanded.result.system["fields"] == fields
+    # The Korean question keeps its language: the English rewrite is not used.
+    assert expanded.result.system["degraded"] == 1
+    assert degraded.result.system["degraded"] == 3
+    assert degraded.result.results == plain.result.results
+
+
 def test_what_a_service_refuses_is_said_in_one_line(server) -> None:  # type: ignore[no-untyped-def]
     with pytest.raises(EvaluationError, match=r"answered 400: top_k is 999"):
         ServiceRanker(server.url, top_k=999).rank(DATASET, [Mode.SPARSE], {}, lambda *_: None)
