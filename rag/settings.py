@@ -72,6 +72,33 @@ class Settings(BaseSettings):
         8_192, ge=512, description="Tokens that prompt and answer may have together"
     )
 
+    reranker: Literal["none", "onnx", "torch", "remote"] = Field(
+        "none", description="What reranks for requests that ask for it; remote: an endpoint"
+    )
+    reranker_path: Path | None = Field(
+        None, description="Folder of the cross-encoder that onnx and torch run"
+    )
+    reranker_device: str = Field("cpu", description="Device of the torch reranker: cpu, cuda …")
+    reranker_precision: str = Field(
+        "float32", description="What the torch reranker computes in: float32, float16, bfloat16"
+    )
+    reranker_url: str | None = Field(
+        None, description="URL of the rerank endpoint, such as http://host:8080/rerank"
+    )
+    reranker_dialect: Literal["tei", "jina", "cohere"] = Field(
+        "tei", description="What that endpoint speaks; tei: text-embeddings-inference"
+    )
+    reranker_model: str | None = Field(
+        None, description="Model to ask for at that endpoint; jina and cohere need it"
+    )
+    reranker_api_key: SecretStr | None = Field(None, description="Key of that endpoint")
+    reranker_api_key_file: Path | None = Field(
+        None, description="File that holds the key, instead of the key itself"
+    )
+    reranker_depth: int = Field(
+        50, ge=1, le=1000, description="Passages that are reranked, however few are asked for"
+    )
+
     default_deadline_ms: int = Field(
         50_000, ge=1, lt=60_000, description="Deadline of requests that name none, milliseconds"
     )
@@ -122,16 +149,24 @@ class Settings(BaseSettings):
 
     def generator_key(self) -> str | None:
         """The endpoint's key, from either setting; raises ConfigurationError for a bad file."""
-        if self.generator_api_key is not None:
-            return self.generator_api_key.get_secret_value()
-        if self.generator_api_key_file is None:
-            return None
-        try:
-            return self.generator_api_key_file.read_text(encoding="utf-8").strip()
-        except (OSError, UnicodeDecodeError) as error:
-            raise ConfigurationError(
-                f"RAG_GENERATOR_API_KEY_FILE cannot be read: {error}; name a readable text file"
-            ) from None
+        return _key(self.generator_api_key, self.generator_api_key_file, "generator_api_key_file")
+
+    def reranker_key(self) -> str | None:
+        """The rerank endpoint's key, likewise."""
+        return _key(self.reranker_api_key, self.reranker_api_key_file, "reranker_api_key_file")
+
+
+def _key(key: SecretStr | None, file: Path | None, field: str) -> str | None:
+    if key is not None:
+        return key.get_secret_value()
+    if file is None:
+        return None
+    try:
+        return file.read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigurationError(
+            f"{_variable(field)} cannot be read: {error}; name a readable text file"
+        ) from None
 
 
 def load(**overrides: Any) -> Settings:
@@ -195,16 +230,29 @@ def _check(settings: Settings) -> None:
             f"RAG_DEFAULT_DEADLINE_MS is {settings.default_deadline_ms}, above"
             f" RAG_MAX_DEADLINE_MS, {settings.max_deadline_ms}; lower one or raise the other"
         )
-    if settings.generator_api_key and settings.generator_api_key_file:
-        raise ConfigurationError(
-            "RAG_GENERATOR_API_KEY and RAG_GENERATOR_API_KEY_FILE are both set; set one"
-        )
+    for owner in ("generator", "reranker"):
+        key = f"{owner}_api_key"
+        if getattr(settings, key) and getattr(settings, f"{key}_file"):
+            both = f"{_variable(key)} and {_variable(key)}_FILE"
+            raise ConfigurationError(f"{both} are both set; set one")
     if settings.generator == "openai":
-        for name in ("generator_url", "generator_model"):
-            if not getattr(settings, name):
-                raise ConfigurationError(
-                    f"RAG_GENERATOR is openai and {_variable(name)} is not set; set it"
-                )
+        _require(settings, "generator", "generator_url", "generator_model")
+    if settings.reranker in ("onnx", "torch"):
+        _require(settings, "reranker", "reranker_path")
+    if settings.reranker == "remote":
+        _require(settings, "reranker", "reranker_url")
+        if settings.reranker_dialect != "tei":
+            _require(settings, "reranker_dialect", "reranker_model")
+
+
+def _require(settings: Settings, choice: str, *needed: str) -> None:
+    """Raises ConfigurationError for a setting that the value of `choice` needs."""
+    for name in needed:
+        if not getattr(settings, name):
+            raise ConfigurationError(
+                f"{_variable(choice)} is {getattr(settings, choice)} and {_variable(name)} is not"
+                " set; set it"
+            )
 
 
 def table() -> str:

@@ -20,12 +20,14 @@ from rag.answering.answer import Answerer
 from rag.errors import ConfigurationError, RagError
 from rag.models.extractive import ExtractiveGenerator
 from rag.models.generator import Generator
+from rag.models.load_reranker import RerankerSpec, load_reranker
 from rag.models.openai_generator import OpenAIGenerator
 from rag.models.tokenizer import Tokenizer
 from rag.retrieval.opening import Opened, open_retriever
 from rag.service.engine import Engine
 from rag.service.expanding import Expander
 from rag.service.metrics import Metrics
+from rag.service.reranking import Reranking
 from rag.service.routes import create_app
 from rag.service.schemas import Limits
 from rag.service.state import Service
@@ -90,6 +92,7 @@ def load_engine(settings: Settings, metrics: Metrics) -> Engine:
         expander=Expander(
             None if settings.generator == "extractive" else generator, max_top_k=settings.max_top_k
         ),
+        reranking=_reranking(settings),
         stalled_after_s=settings.batch_stalled_after_s,
         observe_batch=metrics.batch,
         observe_done=metrics.done,
@@ -106,6 +109,32 @@ def _generator(settings: Settings, opened: Opened) -> Generator:
     embedder = opened.embedder
     return ExtractiveGenerator(
         opened.bundle.analyzer.terms, embedder.embed_passages, embedder.embed_queries
+    )
+
+
+def _reranking(settings: Settings) -> Reranking | None:
+    """What reranks, if anything; a model of this process has then read its first pair."""
+    if settings.reranker == "none":
+        return None
+    spec = RerankerSpec(
+        settings.reranker,
+        path=settings.reranker_path,
+        device=settings.reranker_device,
+        dtype=settings.reranker_precision,
+        threads=settings.encoder_threads,
+        url=settings.reranker_url,
+        dialect=settings.reranker_dialect,
+        model=settings.reranker_model,
+        api_key=settings.reranker_key(),
+    )
+    reranker = load_reranker(spec)
+    if settings.reranker != "remote":
+        reranker.score("a", ["b"])
+    return Reranking(
+        reranker,
+        depth=settings.reranker_depth,
+        max_waiting=settings.queue_max_items,
+        stalled_after_s=settings.batch_stalled_after_s,
     )
 
 

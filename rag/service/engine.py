@@ -7,16 +7,17 @@ import logging
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from contextlib import aclosing, asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 from rag.answering.answer import Answerer, Finished, TextDelta
-from rag.errors import GeneratorFailure, GeneratorTimeout
+from rag.errors import GeneratorFailure, GeneratorTimeout, InvalidRequest, RequestError
 from rag.models.generator import Generator
 from rag.retrieval.retriever import Retrieved, Retriever
 from rag.service.batching import Batcher, BatchStats
 from rag.service.errors import one_line
 from rag.service.expanding import Expander, merged
+from rag.service.reranking import Reranking
 from rag.service.schemas import InvocationRequest
 from rag.types import Answer, Passage, Query
 
@@ -69,6 +70,7 @@ class Engine:
     """One generation at work: its retriever behind a batcher, and who answers from it.
 
     `cost` of a query is in the encoder's tokens; `expander` makes better queries of a request's;
+    `reranking` reads the fused passages again, for requests that ask for it;
     `observe_batch` and `observe_done` hear of every batch (on its thread) and of every finished
     request.
     """
@@ -84,6 +86,7 @@ class Engine:
         batch_max_tokens: int,
         queue_max_items: int,
         expander: Expander | None = None,
+        reranking: Reranking | None = None,
         stalled_after_s: float = 120.0,
         observe_batch: Callable[[BatchStats], None] | None = None,
         observe_done: Callable[[Done], None] | None = None,
@@ -93,6 +96,7 @@ class Engine:
         self._answerer = answerer
         self._generator = generator
         self._expander = expander or Expander(None)
+        self._reranking = reranking
         self._observe_done = observe_done
         self._batcher: Batcher[Query, Retrieved] = Batcher(
             retriever.search,
@@ -106,7 +110,7 @@ class Engine:
 
     @property
     def healthy(self) -> bool:
-        return self._batcher.healthy
+        return self._batcher.healthy and (self._reranking is None or self._reranking.healthy)
 
     @property
     def depth(self) -> int:
@@ -117,7 +121,8 @@ class Engine:
         """Fails whoever still waits; True when no thread is left inside a library."""
         await self._batcher.close()
         await self._generator.aclose()
-        return await asyncio.to_thread(self._batcher.join, 0.5)
+        ended = self._reranking is None or await self._reranking.close()
+        return await asyncio.to_thread(self._batcher.join, 0.5) and ended
 
     async def events(self, call: Call) -> AsyncGenerator[Event, None]:
         """`Found`, then the answer's `Delta`s, then `Done`.
@@ -154,6 +159,8 @@ class Engine:
         """The passages above the request's floor; writes down where the time went."""
         query = call.request.to_query()
         self._retriever.validate(query)
+        if call.request.rerank:
+            query = self._deeper(query)
         queries = await self._expand(call, query, done)
         began = time.monotonic()
         found = await self._search(queries, call.deadline)
@@ -163,7 +170,36 @@ class Engine:
         done.timings_ms.update(busy)
         done.timings_ms["queue"] = max(0.0, elapsed_ms - sum(busy.values()))
         rankings = [one.passages for one in found]
-        return merged(rankings, query.top_k, min_score=call.request.min_score)
+        passages = merged(rankings, query.top_k, min_score=call.request.min_score)
+        if call.request.rerank and self._reranking is not None:
+            rewritten = call.request.query_expansion == "rewrite"
+            asked = queries[0].text if rewritten else query.text
+            passages = await self._rerank(call, asked, passages, self._reranking, done)
+        return passages[: call.request.top_k]
+
+    def _deeper(self, query: Query) -> Query:
+        """`query` with as many passages as are reranked, however few of them are wanted."""
+        if self._reranking is None:
+            raise InvalidRequest(
+                "rerank is true and this service has no reranker; leave it out, or set RAG_RERANKER"
+            )
+        depth = min(self._reranking.depth, self._retriever.max_top_k)
+        return replace(query, top_k=max(query.top_k, depth))
+
+    async def _rerank(
+        self, call: Call, query: str, passages: list[Passage], reranking: Reranking, done: Done
+    ) -> list[Passage]:
+        """The reranker's order, or the order as it is where there is none: `degraded` says why."""
+        began = time.monotonic()
+        try:
+            passages = await reranking.rerank(
+                query, passages, deadline=call.deadline, answers=call.request.mode == "answer"
+            )
+        except RequestError as failure:
+            logger.warning(str(failure), extra={"request_id": call.request_id})
+            done.degraded.append(f"rerank: {one_line(str(failure))}")
+        done.timings_ms["rerank"] = (time.monotonic() - began) * 1e3
+        return passages
 
     async def _expand(self, call: Call, query: Query, done: Done) -> list[Query]:
         """What to search for; writes down what that is, what failed and how long it took."""

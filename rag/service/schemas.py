@@ -86,10 +86,11 @@ class InvocationRequest(_Strict):
         description="What the generator makes of the query before the search: a stand-alone query"
         " of a follow-up, paraphrases, a hypothetical passage, or sub-questions",
     )
-    rerank: bool = Field(False, description="Rerank the passages; needs a reranker")
+    rerank: bool = Field(False, description="Let the reranker order the best passages; needs one")
     min_score: float | None = Field(
-        None, allow_inf_nan=False, description="Leave out passages with a score below this"
-    )
+        None, allow_inf_nan=False,
+        description="Leave out passages with a score below this, before they are reranked",
+    )  # fmt: skip
     stream: bool = Field(False, description="Send frames as they are made")
     generation: GenerationOptions = GenerationOptions()  # type: ignore[call-arg]
     deadline_ms: int | None = Field(
@@ -142,8 +143,6 @@ def _check(request: InvocationRequest, limits: Limits) -> None:
     _at_most("top_k", request.top_k, limits.max_top_k)
     _at_most("generation.max_tokens", request.generation.max_tokens, limits.max_generation_tokens)
     _at_most("deadline_ms", request.deadline_ms or 0, limits.max_deadline_ms)
-    if request.rerank:
-        raise InvalidRequest("rerank is true and this service has no reranker; leave it out")
 
 
 def _at_most(name: str, value: int, most: int, unit: str = "") -> None:

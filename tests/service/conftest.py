@@ -152,6 +152,7 @@ def launch(opened: Opened) -> Callable[..., contextlib.AbstractContextManager[Ru
     def start(
         *,
         generator: Any = None,
+        reranking: Any = None,
         before: Callable[[Sequence[str]], None] | None = None,
         limits: Limits | None = None,
         loaded: bool = True,
@@ -182,6 +183,7 @@ def launch(opened: Opened) -> Callable[..., contextlib.AbstractContextManager[Ru
             batch_max_tokens=batch_max_tokens,
             queue_max_items=queue_max_items,
             expander=expander,
+            reranking=reranking,
             stalled_after_s=stalled_after_s,
             observe_batch=metrics.batch,
             observe_done=metrics.done,

@@ -67,6 +67,16 @@ def test_settings_are_frozen() -> None:
             {"RAG_GENERATOR_API_KEY": "k", "RAG_GENERATOR_API_KEY_FILE": "/f"},
             "both set",
         ),
+        (
+            {"RAG_RERANKER_API_KEY": "k", "RAG_RERANKER_API_KEY_FILE": "/f"},
+            "RAG_RERANKER_API_KEY and RAG_RERANKER_API_KEY_FILE are both set",
+        ),
+        ({"RAG_RERANKER": "onnx"}, "RAG_RERANKER is onnx and RAG_RERANKER_PATH is not set"),
+        ({"RAG_RERANKER": "remote"}, "RAG_RERANKER_URL is not set"),
+        (
+            {"RAG_RERANKER": "remote", "RAG_RERANKER_URL": "u", "RAG_RERANKER_DIALECT": "jina"},
+            "RAG_RERANKER_DIALECT is jina and RAG_RERANKER_MODEL is not set",
+        ),
     ],
 )
 def test_what_is_wrong_is_one_line_that_names_the_variable(
@@ -98,6 +108,18 @@ def test_item_25_the_key_is_not_shown(monkeypatch: pytest.MonkeyPatch, tmp_path:
         settings.load().generator_key()
 
 
+def test_the_rerankers_key_is_not_shown(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    assert settings.load().reranker_key() is None
+    monkeypatch.setenv("RAG_RERANKER_API_KEY", "key-hidden")
+    made = settings.load()
+    assert made.reranker_key() == "key-hidden"
+    assert "key-hidden" not in f"{made!r}{made}{made.model_dump_json()}"
+    monkeypatch.delenv("RAG_RERANKER_API_KEY")
+    monkeypatch.setenv("RAG_RERANKER_API_KEY_FILE", str(tmp_path / "none"))
+    with pytest.raises(ConfigurationError, match="RAG_RERANKER_API_KEY_FILE"):
+        settings.load().reranker_key()
+
+
 def test_every_setting_is_in_the_table_with_a_meaning() -> None:
     lines = settings.table().splitlines()
     assert len(lines) == 2 + len(settings.Settings.model_fields)
@@ -110,7 +132,7 @@ def test_every_setting_is_in_the_table_with_a_meaning() -> None:
 
 def test_amounts_have_their_unit_in_the_name() -> None:
     counted = re.compile(
-        r"_(ms|s|bytes|chars|tokens|items|records|threads|concurrency|in_flight|top_k)$|^port$"
+        r"_(ms|s|bytes|chars|tokens|items|records|threads|concurrency|in_flight|top_k|depth)$|^port$"
     )
     for name, field in settings.Settings.model_fields.items():
         if field.annotation in (int, float, int | None):
