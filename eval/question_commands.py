@@ -21,6 +21,15 @@ answer with its gold answer, several times.
 Example:  rag-eval answers --bundle ./bundle --json answers.json
 """
 
+SYNTH_HELP = """Make a test set from a bundle: questions, answers and the documents that hold them.
+
+An OpenAI-compatible endpoint asks a question about each of the passages drawn. Questions that
+repeat another, or for which the bundle does not find their passage, are dropped. Writes
+queries.jsonl, qrels/test.tsv and report.json into --out, for rag-eval answers, retrieval and tune.
+
+Example:  rag-eval synth --bundle ./bundle --url http://localhost:8000/v1 --model m --out ./set
+"""
+
 TUNE_HELP = """Fit fusion to a collection: method and weights, on one half of the queries.
 
 Name --dataset, a folder of BEIR's layout, or --bundle with --queries and --qrels (default: the
@@ -40,6 +49,7 @@ ApiKey = Annotated[
 def add_to(app: typer.Typer) -> None:
     """Adds the commands of this file to `app`."""
     app.command(help=ANSWERS_HELP)(answers)
+    app.command(help=SYNTH_HELP)(synth)
     app.command(help=TUNE_HELP)(tune)
 
 
@@ -98,6 +108,43 @@ def answers(
     if json_file is not None:
         write_answers(json_file, result)
     show_answers(make_console(), result)
+
+
+def synth(
+    bundle: Annotated[str, typer.Option(help="Bundle folder, root, or s3:// URI.")],
+    url: Annotated[str, typer.Option(help="OpenAI-compatible endpoint that asks.")],
+    model: Annotated[str, typer.Option(help="Its model.")],
+    out: Annotated[Path, typer.Option(help="Folder to write the set into.")],
+    count: Annotated[int, typer.Option("-n", "--count", min=1, help="How many questions.")] = 50,
+    seed: Annotated[int, typer.Option(help="Seed that draws the passages.")] = 1,
+    top_k: Annotated[
+        int, typer.Option(min=1, help="How deep a question may find its passage.")
+    ] = 10,
+    temperature: Annotated[
+        float, typer.Option(min=0.0, max=2.0, help="Temperature of the endpoint.")
+    ] = 0.7,
+    api_key: ApiKey = None,
+    quiet: Quiet = False,
+) -> None:
+    import tempfile
+
+    from eval.chat import ChatOptions
+    from eval.progress import make_advance
+    from eval.synth import synthesise, write_set
+    from rag.retrieval.opening import open_retriever
+
+    if (out / "queries.jsonl").exists():
+        raise ConfigurationError(f"{out} already holds a test set; name another folder")
+    options = ChatOptions(url, model, api_key, temperature=temperature)
+    with tempfile.TemporaryDirectory(prefix="rag-eval-") as work, make_advance(quiet=quiet) as show:
+        opened = open_retriever(bundle, cache_dir=Path(work))
+        found = synthesise(opened, options, count=count, seed=seed, top_k=top_k, advance=show)
+    version = opened.bundle.manifest.version
+    write_set(out, found, {"version": version, "model": model, "seed": seed, "top_k": top_k})
+    print(f"{out}: {len(found.pairs)} questions of {found.asked} asked for")
+    for reason, dropped in found.dropped.items():
+        if dropped:
+            print(f"  dropped, {reason}: {dropped}")
 
 
 def tune(

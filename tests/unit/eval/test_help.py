@@ -23,4 +23,6 @@ def test_help_has_an_example_that_parses(name: str) -> None:
 
 
 def test_the_commands_are_these() -> None:
-    assert {"retrieval", "compare", "gate", "report", "golden", "answers", "tune"} <= set(COMMANDS)
+    assert {"retrieval", "compare", "gate", "report", "golden", "answers", "synth", "tune"} <= set(
+        COMMANDS
+    )
