@@ -10,13 +10,17 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import httpx
+import openai
 import pytest
 import uvicorn
 
 pytest.importorskip("langchain_tests", reason="install rag-containers[dev] for LangChain's suite")
 
+from langchain_core.exceptions import OutputParserException
 from langchain_core.language_models import FakeListChatModel, GenericFakeChatModel
-from langchain_core.messages import AIMessage, HumanMessage
+from langchain_core.messages import AIMessage, AIMessageChunk, HumanMessage
+from langchain_core.outputs import ChatGenerationChunk
 from langchain_core.runnables import ConfigurableField, RunnableLambda, RunnablePassthrough
 from langchain_tests.integration_tests import RetrieversIntegrationTests
 
@@ -25,6 +29,11 @@ from rag.errors import (
     BundleMissing,
     ConfigurationError,
     DeadlineExceeded,
+    GeneratorFailure,
+    GeneratorProtocolError,
+    GeneratorThrottled,
+    GeneratorTimeout,
+    GeneratorUnavailable,
     InvalidFilter,
     InvalidRequest,
     NotReady,
@@ -37,12 +46,14 @@ from rag.langchain import (
     history_aware_retriever,
 )
 from rag.models.extractive import ExtractiveGenerator
+from rag.models.generator import Prompt
 from rag.retrieval.opening import Opened, open_retriever
 from rag.service.engine import Engine
 from rag.service.metrics import Metrics
 from rag.service.routes import create_app
 from rag.service.schemas import Limits
 from rag.service.state import Service
+from rag.types import Message, Query
 
 QUESTION = "How long does SageMaker wait between SIGTERM and SIGKILL?"
 KOREAN = "SIGTERM 다음에 SIGKILL까지 얼마나 기다립니까?"
@@ -196,7 +207,6 @@ def test_what_a_document_says_of_itself_keeps_its_key(opened: Opened) -> None:
     from dataclasses import replace
 
     from rag.langchain.documents import document_of_passage
-    from rag.types import Query
 
     found = opened.retriever.search([Query(QUESTION)])[0].passages[0]
     chunk = replace(found.chunk, metadata={"year": 2024, "tags": ("a", "나"), "score": 3})
@@ -430,8 +440,6 @@ def test_a_conversation_streams_its_answer_in_pieces(where: dict[str, Any]) -> N
 
 
 def test_a_chat_model_answers_through_the_answerer(opened: Opened) -> None:
-    from rag.types import Query
-
     passages = opened.retriever.search([Query(QUESTION, top_k=3)])[0].passages
     sentence = passages[0].chunk.text.split(". ")[0].replace("\n", " ") + "."
     model = FakeListChatModel(responses=[f"{sentence} [1]"])
@@ -447,3 +455,112 @@ def test_a_chat_model_answers_through_the_answerer(opened: Opened) -> None:
     assert isinstance(finished, Finished)
     assert finished.answer.generator == "FakeListChatModel"
     assert [citation.passages for citation in finished.answer.citations] == [(1,)]
+
+
+def speak(model: Any, *, seconds: float = 60) -> str:
+    """All that a generator over `model` says to one question."""
+    generator = LangChainGenerator(model)
+    prompt = Prompt("연차?", [], [Message("system", "s"), Message("user", "연차?")])
+
+    async def ask() -> str:
+        stream = generator.stream(prompt, deadline=time.monotonic() + seconds)
+        return "".join([delta.text async for delta in stream])
+
+    return asyncio.run(ask())
+
+
+class Failing(FakeListChatModel):
+    """A model of LangChain's that fails as a provider's client would."""
+
+    error: Any
+
+    async def _astream(self, *args: Any, **kwargs: Any) -> Any:
+        raise self.error
+        yield
+
+
+def answered(status: int) -> Exception:
+    """The error of OpenAI's client for a reply of that status."""
+    request = httpx.Request("POST", "http://models.example/v1")
+    reply = httpx.Response(status, request=request)
+    return openai.APIStatusError("Bearer abc.def was\n\nrefused", response=reply, body=None)
+
+
+def caused(error: Exception, cause: Exception) -> Exception:
+    error.__cause__ = cause
+    return error
+
+
+def of_botocore(status: int) -> Exception:
+    error = RuntimeError("an error occurred")
+    error.response = {"ResponseMetadata": {"HTTPStatusCode": status}}  # type: ignore[attr-defined]
+    return error
+
+
+@pytest.mark.parametrize(
+    ("error", "kind"),
+    [
+        (answered(429), GeneratorThrottled),
+        (answered(503), GeneratorUnavailable),
+        (answered(401), GeneratorFailure),
+        (of_botocore(429), GeneratorThrottled),
+        (caused(RuntimeError("x"), httpx.ConnectError("refused")), GeneratorUnavailable),
+        (caused(RuntimeError("x"), httpx.ReadTimeout("slow")), GeneratorTimeout),
+        (ConnectionResetError("reset"), GeneratorUnavailable),
+        (OutputParserException("not JSON"), GeneratorProtocolError),
+        (KeyError("k"), GeneratorFailure),
+    ],
+)
+def test_what_a_chat_model_raises_becomes_ours(error: Exception, kind: type[Exception]) -> None:
+    with pytest.raises(GeneratorFailure) as raised:
+        speak(Failing(responses=[], error=error))
+    assert type(raised.value) is kind
+    assert raised.value.__cause__ is error
+    one_line(raised, "chat model Failing", type(error).__name__)
+    assert "abc.def" not in str(raised.value)
+
+
+def test_a_chat_model_is_cut_off_at_the_deadline() -> None:
+    with pytest.raises(GeneratorTimeout) as raised:
+        speak(FakeListChatModel(responses=["a" * 10_000], sleep=0.05), seconds=0.4)
+    one_line(raised, "deadline")
+
+
+def test_a_chat_model_speaks_in_blocks_or_not_at_all() -> None:
+    blocks = [{"type": "reasoning", "reasoning": "음"}, {"type": "text", "text": "15일입니다."}]
+
+    class Blocks(FakeListChatModel):
+        blocks: Any
+
+        async def _astream(self, *args: Any, **kwargs: Any) -> Any:
+            yield ChatGenerationChunk(message=AIMessageChunk(content=self.blocks))
+
+    assert speak(Blocks(responses=[], blocks=blocks)) == "15일입니다."
+    with pytest.raises(GeneratorFailure, match="without any text"):
+        speak(Blocks(responses=[], blocks=blocks[:1]))
+
+
+def test_closing_the_stream_closes_the_models() -> None:
+    closed: list[bool] = []
+
+    class Endless(FakeListChatModel):
+        async def _astream(self, *args: Any, **kwargs: Any) -> Any:
+            try:
+                while True:
+                    yield ChatGenerationChunk(message=AIMessageChunk(content="a"))
+            finally:
+                closed.append(True)
+
+    async def ask() -> None:
+        generator = LangChainGenerator(Endless(responses=[]))
+        prompt = Prompt("q", [], [Message("user", "q")])
+        stream: Any = generator.stream(prompt, deadline=time.monotonic() + 60)
+        await anext(stream)
+        await stream.aclose()
+        for _ in range(100):
+            if closed:
+                break
+            await asyncio.sleep(0)
+        assert closed
+
+    asyncio.run(ask())
