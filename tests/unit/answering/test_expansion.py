@@ -94,6 +94,7 @@ def texts(made: Expanded) -> list[str]:
         (f"annual leave\n{QUESTION.upper()}", ["annual leave"]),
         ("a1\nb2\nc3\nd4\ne5", ["a1", "b2", "c3"]),
         ("annual\u0000 le\ue000ave\u2028vacation", ["annual leave", "vacation"]),
+        ("annual\ud800 leave\udfff", ["annual leave"]),
         ("휴가 일수\nannual leave", ["annual leave"]),
         (QUESTION, []),
         ("", None),
