@@ -83,8 +83,7 @@ def tokenizer(encoder_source: Path) -> Tokenizer:
 @pytest.mark.parametrize("query", ["how long is the leave", "연차 휴가는 며칠인가요"])
 def test_only_the_passage_is_cut(tokenizer: Tokenizer, query: str) -> None:
     pairs = PairTokenizer(tokenizer, 64)
-    (whole,) = PairTokenizer(tokenizer, 4000).tokenize(query, ["a"])
-    asked = whole.ids[: whole.type_ids.count(0)]
+    asked = tokenizer.tokenize([query], 4000)[0].ids
     for text in ("", "short", "한국어 문장입니다. " * 30, "word " * 100):
         (pair,) = pairs.tokenize(query, [text])
         assert pair.ids[: pair.type_ids.count(0)] == asked
