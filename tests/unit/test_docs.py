@@ -28,7 +28,16 @@ def test_every_setting_is_in_the_readme() -> None:
 COMMANDS = {
     "rag.__main__": ("serve", "search", "ask"),
     "indexer.__main__": ("build", "verify"),
-    "eval.__main__": ("retrieval", "compare", "gate", "report", "golden", "answers", "synth", "tune"),
+    "eval.__main__": (
+        "retrieval",
+        "compare",
+        "gate",
+        "report",
+        "golden",
+        "answers",
+        "synth",
+        "tune",
+    ),
 }
 HELPS = [(module, name) for module, names in COMMANDS.items() for name in names]
 
