@@ -13,29 +13,39 @@
    "Regularizing ad hoc retrieval scores", CIKM 2005; absolute coverage: coordination level
    matching, Robertson and Sparck Jones, JASIS 1976.
 
-The weights were chosen together over many collections; the result changes little around them.
+4. *Probability*: the score that comes back estimates how probably the passage is relevant, by a
+   logistic function of the sum above and of what is the same for all passages of a query: how far
+   the best cosine stands out from those between passages, or, where trust is low, the best
+   coverage. One `min_score` so means the same for every query, and the order stays.
+
+The weights were chosen together over many collections; the result changes little around them. The
+logistic function was fitted to them too, with questions of other collections as unanswerable.
 """
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
 
-from rag.index.protocol import Evidence, QueryTerms, TermWeights
+from rag.index.protocol import Evidence
 from rag.index.topk import no_hits
-from rag.retrieval.kernels import add_scaled, observe, pick_best, resemble
+from rag.retrieval.kernels import score
 from rag.types import NO_ROW, Float32, Hits, Int64
 
 CANDIDATES = 100
 """Hits of each leg that are looked at; all of them are ranked."""
 REACH = 4.0
 TEMPERATURE = 0.06
+SLOPE = 5.8
+BY_COSINE = (-6.8, 0.75)
+"""Log-odds of a sum of 0 where trust is full: at the mean cosine, and for each deviation above."""
+BY_COVERAGE = (-6.1, 2.5)
+"""The same without trust: at no coverage, and for all of it."""
 SAMPLE = 256
-USUAL_DEVIATION = 0.14
-"""Of cosines between passages, for an index too small to measure it (all-MiniLM-L6-v2's)."""
 
 
 class Asked(NamedTuple):
@@ -46,6 +56,17 @@ class Asked(NamedTuple):
     texts: Sequence[str]
     vectors: Float32
     readable: Float32
+
+
+class Scale(NamedTuple):
+    """Mean and deviation of the cosines between passages of an index."""
+
+    mean: float
+    deviation: float
+
+
+USUAL = Scale(0.2, 0.14)
+"""For an index too small to measure: that of all-MiniLM-L6-v2."""
 
 
 @dataclass(frozen=True)
@@ -62,12 +83,12 @@ class Feedback:
     feedback: float = 1.0
     passages: int = 5
 
-    def fuse(self, legs: Sequence[Hits], asked: Asked, index: Evidence, reach: float) -> Hits:
+    def fuse(self, legs: Sequence[Hits], asked: Asked, index: Evidence, scale: Scale) -> Hits:
         """The candidates of (dense, sparse) hits, best first: Hits as deep as candidates go.
 
-        Only the first CANDIDATES of each leg are looked at. Scores lie in 0..1, the part of what
-        the query's best possible candidate would have; ties go by ascending row. `reach` is what
-        `measure_reach` says of the index.
+        Only the first CANDIDATES of each leg are looked at. Scores lie in 0..1 and are estimates of
+        the probability of relevance; ties go by ascending row. `scale` is what `measure_scale`
+        says of the index.
         """
         dense, sparse = (
             Hits(hits.rows[:, :CANDIDATES], hits.scores[:, :CANDIDATES]) for hits in legs
@@ -76,81 +97,76 @@ class Feedback:
         fused = no_hits(len(asked.texts), int(np.diff(starts).max(initial=0)))
         if rows.size == 0:
             return fused
-        seen = _Seen(starts, index.vectors(rows), index.passage_terms(rows))
+        vectors, passages = index.vectors(rows), index.passage_terms(rows)
         terms = index.query_terms(asked.texts)
-        trust = np.clip(2.0 * asked.readable - 1.0, 0.01, 1.0).astype(np.float32)
-        sharpness = _sharpness(dense, sparse)
+        trust = np.clip(2.0 * asked.readable - 1.0, 0.01, 1.0)
+        settings, possible = self._settings(trust, _sharpness(dense, sparse), scale)
+        table = _take_table(max(passages.terms.max(initial=0), terms.terms.max(initial=0)))
+        best = np.empty(2, dtype=np.float32)
         for q in range(len(asked.texts)):
             first, end = starts[q], starts[q + 1]
             if first == end:
                 continue
-            scores = self._score(seen, q, asked.vectors[q], terms, trust[q], sharpness[q], reach)
-            order = np.argsort(-scores, kind="stable")
+            scores = np.empty(end - first, dtype=np.float32)
+            own = slice(terms.starts[q], terms.starts[q + 1])
+            score(
+                vectors, *passages, first,
+                asked.vectors[q], terms.terms[own], terms.counts[own], terms.idf[own],
+                settings[q], self.passages, table, scores, best,
+            )  # fmt: skip
+            probable = _probability(scores / possible[q], best, trust[q], scale)
+            order = np.argsort(-probable, kind="stable")
             fused.rows[q, : len(order)] = rows[first:end][order]
-            fused.scores[q, : len(order)] = scores[order]
+            fused.scores[q, : len(order)] = probable[order]
+        _tables.append(table)
         return fused
 
-    def _score(
-        self,
-        seen: _Seen,
-        q: int,
-        vector: Float32,
-        terms: QueryTerms,
-        trust: np.float32,
-        sharpness: np.float32,
-        reach: float,
-    ) -> Float32:
-        """float32 (candidates of query q,)."""
-        starts, vectors, (term_starts, passage_terms, weights) = seen
-        first, end = starts[q], starts[q + 1]
-        found = np.empty((3, end - first), dtype=np.float32)
-        own = slice(terms.starts[q], terms.starts[q + 1])
-        observe(
-            vectors, term_starts, passage_terms, weights, first, end,
-            vector, terms.terms[own], terms.counts[own], terms.idf[own], found,
-        )  # fmt: skip
-        cosine, bm25, coverage = found
-        dense = trust * np.float32(2.0 * self.dense_weight)
-        sparse = np.float32(2.0 - 2.0 * self.dense_weight)
-        near = np.maximum(1.0 - (cosine.max() - cosine) / np.float32(reach), 0.0)
-        matched = bm25 / max(bm25.max(), np.float32(1e-9))
-        keywords = np.float32(self.keywords) * matched + np.float32(self.coverage) * coverage
-        scores: Float32 = (dense * sharpness * near + sparse * keywords).astype(np.float32)
-
-        picked = np.empty(min(self.passages, len(scores)), dtype=np.int64)
-        shares = np.empty(len(picked), dtype=np.float32)
-        pick_best(scores, TEMPERATURE, picked, shares)
-        # Where even the best has little evidence, there is little to learn from it.
-        learn = np.float32(self.feedback) * min(scores.max(), np.float32(1.0))
-        resemble(vectors, term_starts, passage_terms, weights, first, picked + first, shares, found)
-        add_scaled(found[0], dense * learn, scores)
-        add_scaled(found[1], sparse * learn, scores)
-        possible = dense * sharpness + sparse * (self.keywords + self.coverage)
-        possible += (dense + sparse) * self.feedback
-        return (scores / np.float32(possible)).astype(np.float32)
+    def _settings(
+        self, trust: Float32, sharpness: Float32, scale: Scale
+    ) -> tuple[Float32, Float32]:
+        """What the kernel takes for each query, and the most that a candidate could score."""
+        dense = trust * (2.0 * self.dense_weight)
+        same = np.ones(len(dense))
+        sparse = same * (2.0 - 2.0 * self.dense_weight)
+        columns = [
+            dense * sharpness, same * (REACH * scale.deviation),
+            sparse * self.keywords, sparse * self.coverage,
+            dense * self.feedback, sparse * self.feedback, same * TEMPERATURE,
+        ]  # fmt: skip
+        settings = np.stack(columns, axis=1).astype(np.float32)
+        return settings, settings[:, [0, 2, 3, 4, 5]].sum(axis=1)
 
 
-class _Seen(NamedTuple):
-    """What the index tells of all candidates, query after query: those of query q are
-    starts[q]:starts[q + 1].
-    """
-
-    starts: Int64
-    vectors: Float32
-    terms: TermWeights
-
-
-def measure_reach(index: Evidence, rows: int) -> float:
-    """REACH times the deviation of cosines between passages of an index of `rows` passages.
-
-    Over a sample of rows, evenly spaced: the same for the same index.
-    """
+def measure_scale(index: Evidence, rows: int) -> Scale:
+    """The scale of an index of `rows` passages, from evenly spaced ones: the same every time."""
     sample = np.unique(np.linspace(0, max(rows - 1, 0), min(rows, SAMPLE)).astype(np.int64))
     if len(sample) < 16:
-        return REACH * USUAL_DEVIATION
+        return USUAL
     vectors = index.vectors(sample).astype(np.float64)
     cosines = (vectors @ vectors.T)[np.triu_indices(len(sample), 1)]
-    return REACH * max(float(cosines.std()), 0.01)
+    return Scale(float(cosines.mean()), max(float(cosines.std()), 0.01))
+
+
+def _probability(part: Float32, best: Float32, trust: float, scale: Scale) -> Float32:
+    """Of relevance, from the part of the possible sum; `best` is the best cosine and coverage."""
+    apart = (best[0] - scale.mean) / scale.deviation
+    odds = trust * (BY_COSINE[0] + BY_COSINE[1] * apart)
+    odds += (1.0 - trust) * (BY_COVERAGE[0] + BY_COVERAGE[1] * best[1])
+    return np.asarray(1.0 / (1.0 + np.exp(-(SLOPE * part + odds))), dtype=np.float32)
+
+
+_tables: deque[Float32] = deque()
+
+
+def _take_table(last: int) -> Float32:
+    """float32 (more than `last`, 2) of zeros; as many exist as searches ever ran at once."""
+    try:
+        table = _tables.pop()
+    except IndexError:
+        table = np.zeros((0, 2), dtype=np.float32)
+    if len(table) <= last:
+        table = np.zeros((2 * int(last) + 64, 2), dtype=np.float32)
+    return table
 
 
 def _union(dense: Hits, sparse: Hits) -> tuple[Int64, Int64]:

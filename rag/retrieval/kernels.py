@@ -1,6 +1,10 @@
 """The compiled inner loops of feedback fusion. How they are compiled: rag/index/kernels.py.
 
 `python -m rag.retrieval.kernels` fills the cache ahead of time, for this room and the index's.
+
+Passages of many queries lie one after the other: passage p has the vector vectors[p] and the
+terms terms[starts[p]:starts[p + 1]] with their weights. A `table` (terms, 2) holds numbers by
+term while a loop runs; it is 0 everywhere before and after.
 """
 
 from __future__ import annotations
@@ -14,13 +18,19 @@ from rag.index import kernels as index_kernels
 from rag.index.kernels import kernel, readonly
 from rag.types import Float32, Int64
 
-_MATRIX = types.Array(types.float32, 2, "C", readonly=True)
 _FLOATS = readonly(types.float32)
 _IDS = readonly(types.int32)
-_STARTS = readonly(types.int64)
+_PASSAGES = (
+    types.Array(types.float32, 2, "C", readonly=True),  # vectors
+    readonly(types.int64),  # starts
+    _IDS,  # terms
+    _FLOATS,  # weights
+    types.int64,  # the first passage of the query
+)
+_TABLE = types.float32[:, ::1]
 
 
-@kernel(_MATRIX, _FLOATS, types.float32[::1], reorder=True)
+@kernel(_PASSAGES[0], _FLOATS, types.float32[::1], reorder=True)
 def inner_products(vectors: Float32, vector: Float32, out: Float32) -> None:
     """out[i] = vectors[i] · vector."""
     for i in range(vectors.shape[0]):
@@ -30,52 +40,32 @@ def inner_products(vectors: Float32, vector: Float32, out: Float32) -> None:
         out[i] = total
 
 
-@kernel(types.int32[::1], _IDS, types.int32[::1])
-def place_terms(slots: Any, terms: Any, places: Any) -> None:
-    """Hashes terms into `slots`, which are -1 where free, by linear probing.
-
-    There are a power of two of them, more than terms. places[i] is the slot of terms[i].
-    """
-    last = slots.size - 1
-    for i in range(terms.size):
-        at = (terms[i] * 2654435761 >> 8) & last
-        while slots[at] != -1 and slots[at] != terms[i]:
-            at = (at + 1) & last
-        slots[at] = terms[i]
-        places[i] = at
-
-
-@kernel(
-    _IDS, _FLOATS, _FLOATS, _STARTS, types.int64, _IDS, _FLOATS, types.float32[:, ::1]
-)  # fmt: skip
+@kernel(*_PASSAGES[1:], _TABLE, types.float32[:, ::1], reorder=True)
 def sum_terms(
-    slots: Any,
-    values: Float32,
-    units: Float32,
-    starts: Int64,
-    first: int,
-    terms: Any,
-    weights: Float32,
-    out: Float32,
+    starts: Int64, terms: Any, weights: Float32, first: int, table: Float32, out: Float32
 ) -> None:
-    """Adds up, over the terms of passage first + i, what their slots hold; others add nothing.
+    """Adds up what `table` holds for the terms of passage first + i.
 
-    out[0, i] is the sum of weight · value, out[1, i] that of units. Passage p has
-    terms[starts[p]:starts[p + 1]].
+    out[0, i] is the sum of weight · table[term, 0], out[1, i] that of table[term, 1].
     """
-    last = slots.size - 1
     for i in range(out.shape[1]):
-        total = np.float32(0.0)
-        count = np.float32(0.0)
+        weighted = np.float32(0.0)
+        plain = np.float32(0.0)
         for j in range(starts[first + i], starts[first + i + 1]):
-            at = (terms[j] * 2654435761 >> 8) & last
-            while slots[at] != -1 and slots[at] != terms[j]:
-                at = (at + 1) & last
-            if slots[at] != -1:
-                total += weights[j] * values[at]
-                count += units[at]
-        out[0, i] = total
-        out[1, i] = count
+            weighted += weights[j] * table[terms[j], 0]
+            plain += table[terms[j], 1]
+        out[0, i] = weighted
+        out[1, i] = plain
+
+
+@kernel(readonly(types.int64), _FLOATS, types.int64, types.float32[::1], reorder=True)
+def norms(starts: Int64, weights: Float32, first: int, out: Float32) -> None:
+    """out[i] = the L2 norm of the weights of passage first + i."""
+    for i in range(out.size):
+        total = np.float32(0.0)
+        for j in range(starts[first + i], starts[first + i + 1]):
+            total += weights[j] * weights[j]
+        out[i] = np.sqrt(total)
 
 
 @kernel(_FLOATS, types.float32, types.int64[::1], types.float32[::1])
@@ -106,112 +96,122 @@ def add_scaled(values: Float32, weight: float, out: Float32) -> None:
             out[i] += weight * (values[i] - low) / spread
 
 
-@kernel(
-    _MATRIX, _STARTS, _IDS, _FLOATS, types.int64, types.int64,
-    _FLOATS, _IDS, _FLOATS, _FLOATS, types.float32[:, ::1],
-)  # fmt: skip
+@kernel(*_PASSAGES, _FLOATS, _IDS, _FLOATS, _FLOATS, _TABLE, types.float32[:, ::1])
 def observe(
     vectors: Float32,
-    term_starts: Int64,
+    starts: Int64,
     terms: Any,
     weights: Float32,
     first: int,
-    end: int,
     query: Float32,
     asked: Any,
     counts: Float32,
     idf: Float32,
+    table: Float32,
     seen: Float32,
 ) -> None:
-    """What passages first..end say of one query: (3, passages) cosine, BM25, coverage.
+    """What passages from `first` on say of one query: (3, passages) cosine, BM25, coverage.
 
     Coverage is the share of the query's idf whose terms a passage has; 0 without any known term.
     """
-    inner_products(vectors[first:end], query, seen[0])
-    seen[1:] = 0
+    inner_products(vectors[first : first + seen.shape[1]], query, seen[0])
     total = idf.sum()
-    if asked.size == 0:
-        return
-    size = 4
-    while size < 2 * asked.size:
-        size *= 2
-    slots = np.full(size, -1, dtype=np.int32)
-    places = np.empty(asked.size, dtype=np.int32)
-    place_terms(slots, asked, places)
-    values = np.zeros(size, dtype=np.float32)
-    units = np.zeros(size, dtype=np.float32)
     for i in range(asked.size):
-        values[places[i]] = counts[i]
-        units[places[i]] = idf[i] / total
-    sum_terms(slots, values, units, term_starts, first, terms, weights, seen[1:])
+        table[asked[i], 0] = counts[i]
+        table[asked[i], 1] = idf[i] / total
+    sum_terms(starts, terms, weights, first, table, seen[1:])
+    for i in range(asked.size):
+        table[asked[i]] = 0
 
 
-@kernel(types.int32[::1], types.float32[::1], _STARTS, _IDS, _FLOATS, _STARTS, _FLOATS)
-def add_passages(
-    slots: Any,
-    values: Float32,
-    starts: Int64,
-    terms: Any,
-    weights: Float32,
-    picked: Int64,
-    shares: Float32,
-) -> None:
-    """Adds the terms of the picked passages, as unit vectors times their shares, to `values`."""
-    for i in range(picked.size):
-        a, b = starts[picked[i]], starts[picked[i] + 1]
-        places = np.empty(b - a, dtype=np.int32)
-        place_terms(slots, terms[a:b], places)
-        norm = np.sqrt((weights[a:b] * weights[a:b]).sum())
-        if norm > 0:
-            for j in range(b - a):
-                values[places[j]] += shares[i] * weights[a + j] / norm
-
-
-@kernel(_MATRIX, _STARTS, _IDS, _FLOATS, types.int64, _STARTS, _FLOATS, types.float32[:, ::1])
+@kernel(*_PASSAGES, readonly(types.int64), _FLOATS, _TABLE, types.float32[:, ::1])
 def resemble(
     vectors: Float32,
-    term_starts: Int64,
+    starts: Int64,
     terms: Any,
     weights: Float32,
     first: int,
     picked: Int64,
     shares: Float32,
+    table: Float32,
     seen: Float32,
 ) -> None:
     """How like the picked passages each one from `first` on is: (2, passages), by vector, by terms.
 
     The weighted mean of cosines with them; `shares` adds to 1. seen[2] is scratch.
     """
+    lengths = np.empty(seen.shape[1], dtype=np.float32)
+    norms(starts, weights, first, lengths)
     centre = np.zeros(vectors.shape[1], dtype=np.float32)
-    entries = 0
     for i in range(picked.size):
-        entries += term_starts[picked[i] + 1] - term_starts[picked[i]]
+        row = first + picked[i]
         for j in range(centre.size):
-            centre[j] += shares[i] * vectors[picked[i], j]
+            centre[j] += shares[i] * vectors[row, j]
+        if lengths[picked[i]] > 0:
+            share = shares[i] / lengths[picked[i]]
+            for j in range(starts[row], starts[row + 1]):
+                table[terms[j], 0] += share * weights[j]
     inner_products(vectors[first : first + seen.shape[1]], centre, seen[0])
-    size = 4
-    while size < 2 * entries:
-        size *= 2
-    slots = np.full(size, -1, dtype=np.int32)
-    values = np.zeros(size, dtype=np.float32)
-    add_passages(slots, values, term_starts, terms, weights, picked, shares)
-    sum_terms(slots, values, values, term_starts, first, terms, weights, seen[1:])
+    sum_terms(starts, terms, weights, first, table, seen[1:])
     for i in range(seen.shape[1]):
-        a, b = term_starts[first + i], term_starts[first + i + 1]
-        norm = np.sqrt((weights[a:b] * weights[a:b]).sum())
-        if norm > 0:
-            seen[1, i] /= norm
+        seen[1, i] = seen[1, i] / lengths[i] if lengths[i] > 0 else np.float32(0.0)
+    for i in range(picked.size):
+        for j in range(starts[first + picked[i]], starts[first + picked[i] + 1]):
+            table[terms[j], 0] = 0
+
+
+@kernel(
+    *_PASSAGES, _FLOATS, _IDS, _FLOATS, _FLOATS, _FLOATS, types.int64,
+    _TABLE, types.float32[::1], types.float32[::1],
+)  # fmt: skip
+def score(
+    vectors: Float32,
+    starts: Int64,
+    terms: Any,
+    weights: Float32,
+    first: int,
+    query: Float32,
+    asked: Any,
+    counts: Float32,
+    idf: Float32,
+    settings: Float32,
+    learn_from: int,
+    table: Float32,
+    scores: Float32,
+    best: Float32,
+) -> None:
+    """Feedback fusion (see rag/retrieval/feedback.py): scores of passages from `first` on.
+
+    `settings`: the weight of closeness, its reach, the weights of keywords, of coverage, of
+    likeness by vector and by terms, the temperature. `best` becomes the best cosine and coverage.
+    """
+    seen = np.empty((3, scores.size), dtype=np.float32)
+    observe(vectors, starts, terms, weights, first, query, asked, counts, idf, table, seen)
+    best[0] = seen[0].max()
+    best[1] = seen[2].max()
+    keywords = max(seen[1].max(), np.float32(1e-9))
+    for i in range(scores.size):
+        close = max(np.float32(1.0) - (best[0] - seen[0, i]) / settings[1], np.float32(0.0))
+        scores[i] = settings[0] * close + settings[2] * seen[1, i] / keywords
+        scores[i] += settings[3] * seen[2, i]
+    picked = np.empty(min(learn_from, scores.size), dtype=np.int64)
+    shares = np.empty(picked.size, dtype=np.float32)
+    pick_best(scores, settings[6], picked, shares)
+    # Where even the best has little evidence, there is little to learn from it.
+    learn = min(scores[picked[0]], np.float32(1.0))
+    resemble(vectors, starts, terms, weights, first, picked, shares, table, seen)
+    add_scaled(seen[0], settings[4] * learn, scores)
+    add_scaled(seen[1], settings[5] * learn, scores)
 
 
 def warm() -> None:
     """Runs every kernel once, so that the first request finds them loaded."""
-    one, seen = np.ones(1, dtype=np.float32), np.zeros((3, 1), dtype=np.float32)
-    matrix, term, zero = one.reshape(1, 1), np.zeros(1, dtype=np.int32), np.zeros(1, dtype=np.int64)
-    starts = np.array([0, 1], dtype=np.int64)
-    observe(matrix, starts, term, one, 0, 1, one, term, one, one, seen)
-    resemble(matrix, starts, term, one, 0, zero, one, seen)
-    pick_best(one, 1.0, zero, one.copy())
-    add_scaled(one, 1.0, one.copy())
+    one, term = np.ones(1, dtype=np.float32), np.zeros(1, dtype=np.int32)
+    score(
+        one.reshape(1, 1), np.array([0, 1], dtype=np.int64), term, one, 0,
+        one, term, one, one, np.ones(7, dtype=np.float32), 1,
+        np.zeros((1, 2), dtype=np.float32), one.copy(), np.ones(2, dtype=np.float32),
+    )  # fmt: skip
 
 
 if __name__ == "__main__":

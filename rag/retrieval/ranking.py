@@ -11,7 +11,7 @@ from rag.errors import InvalidRequest
 from rag.index.protocol import Evidence, Index
 from rag.index.topk import no_hits
 from rag.models.embedder import Embedder
-from rag.retrieval.feedback import CANDIDATES, Asked, Feedback, measure_reach
+from rag.retrieval.feedback import CANDIDATES, USUAL, Asked, Feedback, measure_scale
 from rag.retrieval.fusion import DEFAULT, Fusion, make_fusion, weighted
 from rag.types import NO_ROW, Float32, Hits, Int64, Mode, RowMask
 
@@ -47,9 +47,9 @@ class Ranker:
         self._embedder = embedder
         self._depth = depth
         self._fusion = make_fusion(index.manifest.fusion or DEFAULT)
-        self._reach = 0.0
+        self._scale = USUAL
         if isinstance(index, Evidence):
-            self._reach = measure_reach(index, index.manifest.counts["chunks"])
+            self._scale = measure_scale(index, index.manifest.counts["chunks"])
 
     def rank(
         self,
@@ -88,7 +88,7 @@ class Ranker:
     ) -> Found:
         both = self._both(texts, vectors, min(CANDIDATES, self._depth), allowed)
         asked = Asked(texts, vectors, self._embedder.readable(texts))
-        ranking = method.fuse(both, asked, index, self._reach)
+        ranking = method.fuse(both, asked, index, self._scale)
         answers = _count(ranking)
         if top_k <= CANDIDATES:
             return Found(ranking, *both, answers, None)

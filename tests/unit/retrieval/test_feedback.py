@@ -11,15 +11,17 @@ from rag.retrieval.feedback import (
     CANDIDATES,
     REACH,
     TEMPERATURE,
-    USUAL_DEVIATION,
+    USUAL,
     Asked,
     Feedback,
-    measure_reach,
+    Scale,
+    measure_scale,
 )
 from rag.types import NO_ROW, Float32, Hits
 
 ROWS, WORDS = 400, 10  # of the fixture `index`
-REACHED = 0.8
+SCALE = Scale(0.1, 0.2)
+REACHED = REACH * 0.2
 Build = Callable[[list[list[str]], Float32], Collection]
 rng = np.random.default_rng(11)
 
@@ -47,7 +49,7 @@ def ask(
         index.search_sparse(texts, CANDIDATES, allowed),
     ]
     asked = Asked(texts, vectors, np.full(len(picked), readable, dtype=np.float32))
-    return (method or Feedback()).fuse(legs, asked, index, REACHED)
+    return (method or Feedback()).fuse(legs, asked, index, SCALE)
 
 
 def scaled(values: Any) -> Any:
@@ -91,7 +93,10 @@ def by_the_book(
     score = score + learn * (dense_share * scaled(near) + sparse_share * scaled(alike))
     possible = dense_share * sharpness + sparse_share * (method.keywords + method.coverage)
     possible += (dense_share + sparse_share) * method.feedback
-    return dict(zip(rows, score / possible, strict=True))
+    apart = (c.max() - SCALE.mean) / SCALE.deviation
+    odds = 5.8 * score / possible + trust * (0.75 * apart - 6.8)
+    odds += (1 - trust) * (2.5 * v.max() - 6.1)
+    return dict(zip(rows, 1 / (1 + np.exp(-odds)), strict=True))
 
 
 @pytest.mark.parametrize(
@@ -171,15 +176,15 @@ def test_what_resembles_the_best_gains(build: Build) -> None:
     legs = [
         index.search_dense(asked.vectors, 10, None), index.search_sparse(asked.texts, 10, None)
     ]  # fmt: skip
-    without = Feedback(feedback=0.0).fuse(legs, asked, index, REACHED)
+    without = Feedback(feedback=0.0).fuse(legs, asked, index, SCALE)
     assert without.rows[0].tolist() == [0, 1, 2, 3]
     assert without.scores[0, 1] == without.scores[0, 2]
-    assert Feedback().fuse(legs, asked, index, REACHED).rows[0].tolist() == [0, 2, 1, 3]
+    assert Feedback().fuse(legs, asked, index, SCALE).rows[0].tolist() == [0, 2, 1, 3]
 
 
-def test_reach_follows_the_spread_of_cosines(index: Collection, build: Build) -> None:
+def test_the_scale_is_that_of_cosines_between_passages(index: Collection, build: Build) -> None:
     every = index.vectors(np.arange(ROWS)[np.unique(np.linspace(0, 399, 256).astype(int))])
     cosines = (every @ every.T)[np.triu_indices(len(every), 1)]
-    assert measure_reach(index, ROWS) == pytest.approx(REACH * cosines.std(), rel=1e-4)
+    assert measure_scale(index, ROWS) == pytest.approx((cosines.mean(), cosines.std()), rel=1e-4)
     few = build([["queue"], [], ["서울"]], unit(rng.normal(size=(3, 4))))
-    assert measure_reach(few, 3) == pytest.approx(REACH * USUAL_DEVIATION)
+    assert measure_scale(few, 3) == USUAL

@@ -126,7 +126,7 @@ def test_compiling_ahead_fills_the_cache(tmp_path: Path) -> None:
     code = (
         "from rag.index import kernels as i\nfrom rag.retrieval import kernels as k\n"
         "i.warm()\nk.warm()\n"
-        "for f in (i.search_postings, k.observe, k.resemble, k.pick_best, k.add_scaled):\n"
+        "for f in (i.search_postings, k.score):\n"
         "    assert f.stats.cache_hits and not f.stats.cache_misses, f.stats\n"
     )
     subprocess.run([sys.executable, "-c", code], env=environment, check=True)
