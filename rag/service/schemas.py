@@ -47,7 +47,9 @@ class Turn(_Strict):
 class FusionOptions(_Strict):
     """How the two legs are fused, instead of the bundle's own way."""
 
-    method: Literal["weighted", "rrf"] = Field(description="Convex combination, or by ranks")
+    method: Literal["feedback", "weighted", "theoretical", "zscore", "distribution", "rrf"] = Field(
+        description="By what the passages say (the default), by scaled scores, or by ranks"
+    )
     dense_weight: float = Field(
         0.5, ge=0, le=1, allow_inf_nan=False, description="Weight of the dense leg, 0 to 1"
     )
