@@ -34,7 +34,8 @@ def load_embedder(
             f" choose {' or '.join(PRECISIONS[backend])}"
         )
     if backend == "torch":
-        from rag.models.torch_embedder import Dtype, TorchEmbedder
+        from rag.models.torch_embedder import TorchEmbedder
+        from rag.models.torch_loading import Dtype
 
         if threads is not None and device == "cpu":
             import torch

@@ -52,7 +52,7 @@ def load_reranker(spec: RerankerSpec) -> Reranker:
     if spec.path is None:
         raise ConfigurationError(f"the {spec.backend} reranker needs the path of its folder")
     if spec.backend == "torch":
-        from rag.models.torch_embedder import Dtype
+        from rag.models.torch_loading import Dtype
         from rag.models.torch_reranker import TorchReranker
 
         return TorchReranker(spec.path, device=spec.device, dtype=cast(Dtype, spec.dtype))

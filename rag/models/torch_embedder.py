@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 import numpy as np
 
@@ -14,9 +13,9 @@ from rag.models import layout
 from rag.models.batches import length_batches
 from rag.models.encoder import EncoderConfig
 from rag.models.tokenizer import Tokenizer
+from rag.models.torch_loading import Dtype, input_names, load_model
 from rag.types import Float32
 
-Dtype = Literal["float32", "float16", "bfloat16"]
 DEFAULT_BATCH_TOKENS = 32768
 
 
@@ -101,37 +100,8 @@ class TorchEmbedder:
 
 
 def load_sentence_transformer(folder: Path, device: str = "cpu", dtype: Dtype = "float32") -> Any:
-    """The SentenceTransformer in `folder`, in eval mode, from safetensors and no code of its own.
-
-    Raises ConfigurationError, in one line, for a package or a device that is not there and for a
-    model that cannot be loaded.
-    """
-    try:
-        import torch
-        from sentence_transformers import SentenceTransformer
-        from transformers.utils import logging
-    except ImportError as error:
-        raise ConfigurationError(
-            f"the torch backend needs {error.name}; pip install 'rag-containers[indexer]'"
-        ) from None
-    check_device(device, torch)
-    bars = logging.is_progress_bar_enabled()
-    logging.disable_progress_bar()
-    try:
-        model = SentenceTransformer(
-            str(folder),
-            device=device,
-            local_files_only=True,
-            trust_remote_code=False,
-            model_kwargs={"dtype": getattr(torch, dtype), "use_safetensors": True},
-        )
-    except (OSError, ValueError, KeyError, ImportError, AttributeError, RuntimeError) as error:
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise ConfigurationError(f"the encoder in {folder} cannot be loaded: {reason}") from error
-    finally:
-        if bars:
-            logging.enable_progress_bar()
-    return model.eval()
+    """The SentenceTransformer in `folder`, in eval mode; raises as `load_model` does."""
+    return load_model("SentenceTransformer", folder, device, dtype).eval()
 
 
 def tokenizer_of(model: Any) -> Tokenizer:
@@ -153,26 +123,5 @@ def tokenizer_of(model: Any) -> Tokenizer:
 
 
 def model_inputs(model: Any) -> tuple[str, ...]:
-    """Which of input_ids, attention_mask and token_type_ids the transformer is given, in order."""
-    import inspect
-
-    accepted = inspect.signature(model[0].auto_model.forward).parameters
-    names = ["input_ids", "attention_mask"]
-    if "token_type_ids" in accepted and "token_type_ids" in model.tokenizer.model_input_names:
-        names.append("token_type_ids")
-    return tuple(names)
-
-
-def check_device(device: str, torch: Any) -> None:
-    """Raises ConfigurationError for a device that is not one, or is not there."""
-    match = re.fullmatch(r"cpu|cuda(?::(\d+))?", device)
-    if match is None:
-        raise ConfigurationError(f"the device {device!r} is not 'cpu', 'cuda' or 'cuda:N'")
-    if device == "cpu":
-        return
-    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    if int(match[1] or 0) >= count:
-        raise ConfigurationError(
-            f"the device {device} is not there (CUDA devices found: {count});"
-            " choose cpu, or install a CUDA build of torch and a driver"
-        )
+    """What the transformer is given, as `input_names` says."""
+    return input_names(model[0].auto_model.forward, model.tokenizer)

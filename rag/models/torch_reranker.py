@@ -12,7 +12,8 @@ from rag.models.cross_encoder import CrossEncoderConfig, score_pairs
 from rag.models.onnx_session import first_line
 from rag.models.pairs import PairTokenizer
 from rag.models.tokenizer import Tokens
-from rag.models.torch_embedder import Dtype, check_device, tokenizer_of
+from rag.models.torch_embedder import tokenizer_of
+from rag.models.torch_loading import Dtype, input_names, load_model
 from rag.types import Float32
 
 DEFAULT_BATCH_TOKENS = 32768
@@ -88,47 +89,12 @@ class TorchReranker:
 
 
 def load_cross_encoder(folder: Path, device: str = "cpu", dtype: Dtype = "float32") -> Any:
-    """The CrossEncoder in `folder`, in eval mode, from safetensors and no code of its own.
-
-    Raises ConfigurationError, in one line, for a package or a device that is not there and for a
-    model that cannot be loaded.
-    """
-    try:
-        import torch
-        from sentence_transformers import CrossEncoder
-        from transformers.utils import logging
-    except ImportError as error:
-        raise ConfigurationError(
-            f"the torch backend needs {error.name}; pip install 'rag-containers[indexer]'"
-        ) from None
-    check_device(device, torch)
-    bars = logging.is_progress_bar_enabled()
-    logging.disable_progress_bar()
-    try:
-        model = CrossEncoder(
-            str(folder),
-            device=device,
-            local_files_only=True,
-            trust_remote_code=False,
-            model_kwargs={"dtype": getattr(torch, dtype), "use_safetensors": True},
-        )
-    except (OSError, ValueError, KeyError, ImportError, AttributeError, RuntimeError) as error:
-        raise ConfigurationError(
-            f"the reranker in {folder} cannot be loaded: {first_line(error)}"
-        ) from error
-    finally:
-        if bars:
-            logging.enable_progress_bar()
+    """The CrossEncoder in `folder`, in eval mode; raises as `load_model` does."""
+    model = load_model("CrossEncoder", folder, device, dtype)
     model.model.eval()
     return model
 
 
 def classifier_inputs(model: Any) -> tuple[str, ...]:
-    """Which of input_ids, attention_mask and token_type_ids the classifier is given, in order."""
-    import inspect
-
-    accepted = inspect.signature(model.model.forward).parameters
-    names = ["input_ids", "attention_mask"]
-    if "token_type_ids" in accepted and "token_type_ids" in model.tokenizer.model_input_names:
-        names.append("token_type_ids")
-    return tuple(names)
+    """What the classifier is given, as `input_names` says."""
+    return input_names(model.model.forward, model.tokenizer)
