@@ -20,8 +20,8 @@ $(STAMP): pyproject.toml
 	@$(BIN)/python -m pip install -q --disable-pip-version-check "$(TORCH)"
 	@echo "== The project and its tools"
 	@$(BIN)/python -m pip install -q --disable-pip-version-check -e '.[dev]'
-	@echo "== Compiling the search kernel into its cache"
-	@$(BIN)/python -m rag.index.kernels
+	@echo "== Compiling the search kernels into their cache"
+	@$(BIN)/python -m rag.retrieval.kernels
 	@touch $(STAMP)
 
 demo: setup  ## Build the sample bundle, serve it, ask it questions
