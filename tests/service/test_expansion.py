@@ -100,7 +100,9 @@ def test_the_floor_is_each_search_s_own(launch: Any, endpoint: Any) -> None:
     endpoint.expansion = "say Descale the kettle with vinegar\nkettle descaling monthly"
     with launch(generator=endpoint.generator("fine")) as running:
         everything = expand(running, "multi", top_k=6)
-        few = expand(running, "multi", top_k=6, min_score=0.9)
+        alone = running.ask("Descale the kettle with vinegar", mode="retrieve").json()
+        floor = 0.95 * alone["passages"][0]["score"]
+        few = expand(running, "multi", top_k=6, min_score=floor)
         none = expand(running, "multi", top_k=6, min_score=1e9)
     assert 0 < len(few["passages"]) < len(everything["passages"])
     assert few["passages"][0]["doc_id"] == "en/kettle.md"
