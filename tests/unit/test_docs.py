@@ -65,7 +65,7 @@ def test_architecture_has_a_heading_for_every_room_and_no_other() -> None:
         f"{p.parent.relative_to(ROOT).as_posix()}/" for p in ROOT.glob("[rie]*/**/__init__.py")
     }
     rooms = {room for room in rooms if room.split("/")[0] in ("rag", "indexer", "eval")}
-    assert headings == rooms | {"docker/", "tests/"}
+    assert headings == rooms | {"tests/"}
 
 
 def test_files_that_architecture_names_exist() -> None:
