@@ -30,7 +30,7 @@ from rag.index.analyzer import Analyzer, make_analyzer
 from rag.index.bundle import ENCODER
 from rag.index.chunks import DocumentRecord, metadata_problem, write_chunks
 from rag.index.dense import build_dense
-from rag.index.manifest import Manifest, canonical, chunks_digest, version_id
+from rag.index.manifest import FORMAT, Manifest, canonical, chunks_digest, version_id
 from rag.index.seal import inventory, write_manifest
 from rag.index.sparse import build_sparse
 from rag.models.encoder import EncoderConfig, reference, resolve
@@ -149,7 +149,7 @@ def build(
         vectors = _vectors(spool, work, folder / ENCODER, options, progress)
         clock.lap("embed")
         write_chunks(folder, sorted(records, key=lambda r: r.doc_id), spool.in_row_order())
-        digest = chunks_digest(spool.chunk_id(p) for p in spool.row_order().tolist())
+        digest = chunks_digest(spool.chunk_id(p) for p in spool.row_order.tolist())
         clock.lap("chunks")
         dense = build_dense(folder, vectors, **options.dense)
         clock.lap("dense")
@@ -267,7 +267,7 @@ def _vectors(
 
 def _terms(analyzer: Analyzer, spool: Spool, step: Any) -> Iterator[Sequence[str]]:
     """Every chunk's terms, in row order."""
-    order = spool.row_order()
+    order = spool.row_order
     for start in range(0, len(order), 512):
         texts = [spool.indexed_text(p) for p in order[start : start + 512].tolist()]
         yield from analyzer.batch(texts)
@@ -284,7 +284,7 @@ def _seal(
 ) -> Manifest:
     parts: dict[str, Any] = orjson.loads(orjson.dumps(references, option=orjson.OPT_NON_STR_KEYS))
     manifest = Manifest(
-        version=version_id(digest, format=1, **parts),
+        version=version_id(digest, format=FORMAT, **parts),
         chunks_digest=digest,
         counts=counts,
         files=inventory(folder),

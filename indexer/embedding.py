@@ -22,7 +22,7 @@ def embed_spool(
     Chunks are embedded longest first, so that batches hold texts of like length (little padding)
     and a batch too large for the memory fails at once, not at the end.
     """
-    order = spool.row_order()
+    order = spool.row_order
     row_of = np.empty(len(order), dtype=np.int64)
     row_of[order] = np.arange(len(order))
     by_length = np.argsort(-spool.tokens, kind="stable")

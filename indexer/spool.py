@@ -5,6 +5,7 @@ from __future__ import annotations
 import mmap
 from array import array
 from collections.abc import Iterator
+from functools import cached_property
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -79,8 +80,12 @@ class Spool:
         """int64 (len(self),): every chunk's length in the encoder's tokens."""
         return np.array(self._tokens, dtype=np.int64)
 
+    @cached_property
     def row_order(self) -> Int64:
-        """int64 (len(self),): positions in ascending order of chunk id, the bundle's row order."""
+        """int64 (len(self),): positions in ascending order of chunk id, the bundle's row order.
+
+        Made once: read it after `finish`.
+        """
         ids = np.frombuffer(bytes(self._ids), dtype=">u8").reshape(-1, 2)
         return np.lexsort((ids[:, 1], ids[:, 0])).astype(np.int64)
 
@@ -104,7 +109,7 @@ class Spool:
 
     def in_row_order(self) -> Iterator[tuple[str, Chunk]]:
         """(chunk id, chunk), ascending by id."""
-        for position in self.row_order().tolist():
+        for position in self.row_order.tolist():
             yield self.chunk_id(position), self.chunk(position)
 
     def _load(self, position: int) -> Any:
