@@ -9,10 +9,10 @@ from pathlib import Path
 
 from indexer.progress import Progress
 from rag.errors import BuildError, ConditionFailed, ObjectNotFound
-from rag.index.bundle import CURRENT, VERSIONS, current_version
-from rag.index.manifest import NAME, Manifest, canonical
+from rag.index.manifest import NAME, Manifest
+from rag.index.root import CURRENT, Pointer, Root
 from rag.index.seal import read_manifest
-from rag.storage import Store, join, open_store
+from rag.storage import Store, open_store
 
 
 def publish(folder: Path, output: str, progress: Progress) -> str:
@@ -23,15 +23,16 @@ def publish(folder: Path, output: str, progress: Progress) -> str:
     published meanwhile: nothing of theirs is touched, and publishing again goes on from there.
     """
     manifest = read_manifest(folder)
-    pointer = _read_pointer(open_store(output))
-    upload(folder, manifest, output, progress)
-    point(output, manifest.version, pointer)
+    root = Root(output)
+    known = root.current()
+    upload(folder, manifest, root, progress)
+    point(root, manifest.version, known)
     return manifest.version
 
 
-def upload(folder: Path, manifest: Manifest, output: str, progress: Progress) -> None:
-    """Writes `versions/<id>/…` below `output`, the manifest last."""
-    store = open_store(join(output, VERSIONS, manifest.version))
+def upload(folder: Path, manifest: Manifest, root: Root, progress: Progress) -> None:
+    """Writes `versions/<id>/…` below `root`, the manifest last."""
+    store = open_store(root.version_uri(manifest.version))
     try:
         store.read(NAME)
     except ObjectNotFound:
@@ -46,27 +47,17 @@ def upload(folder: Path, manifest: Manifest, output: str, progress: Progress) ->
     store.write(NAME, manifest.to_bytes(), expected=None)
 
 
-def point(output: str, version: str, pointer: tuple[str, str] | None) -> None:
-    """Makes `version` current if `CURRENT` is still as `pointer` (version, ETag; None: absent)."""
-    if pointer is not None and pointer[0] == version:
+def point(root: Root, version: str, known: Pointer | None) -> None:
+    """Makes `version` current if `CURRENT` is still as `known` (None: absent)."""
+    if known is not None and known.version == version:
         return
-    store = open_store(output)
-    expected = None if pointer is None else pointer[1]
     try:
-        store.write(CURRENT, canonical({"version": version}), expected=expected)
+        root.point(version, known)
     except ConditionFailed:
         raise ConditionFailed(
-            f"{store.uri}/{CURRENT} was changed by another publisher meanwhile; version {version}"
+            f"{root.uri}/{CURRENT} was changed by another publisher meanwhile; version {version}"
             " is uploaded but not current: run the command again to publish it"
         ) from None
-
-
-def _read_pointer(store: Store) -> tuple[str, str] | None:
-    try:
-        data, etag = store.read(CURRENT)
-    except ObjectNotFound:
-        return None
-    return current_version(data, store.uri), etag
 
 
 def _put(store: Store, name: str, path: Path) -> None:

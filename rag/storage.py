@@ -13,7 +13,7 @@ import fcntl
 import hashlib
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple, Protocol
 from urllib.parse import unquote, urlsplit
@@ -28,12 +28,14 @@ _TEMPORARY = ".rag-tmp-"
 class ObjectInfo(NamedTuple):
     """One object: its key below the store's root, size in bytes, and a mark that changes whenever
     the content may have changed (on an object store the ETag that `write` expects; in a folder
-    made from time and size, cheaper than reading, and not what `write` expects).
+    made from time and size, cheaper than reading, and not what `write` expects). `modified` is
+    when it was written, seconds since the epoch.
     """
 
     key: str
     size: int
     etag: str
+    modified: float = 0.0
 
 
 class Store(Protocol):
@@ -54,6 +56,10 @@ class Store(Protocol):
         """The object's bytes and ETag."""
         ...
 
+    def read_unless(self, key: str, etag: str) -> tuple[bytes, str] | None:
+        """`read`, or None without a transfer if the object's ETag is still `etag`."""
+        ...
+
     def download(self, key: str, target: Path) -> None:
         """Copies an object into a new file, in parts; memory stays bounded."""
         ...
@@ -62,6 +68,10 @@ class Store(Protocol):
         """Writes an object if it is still as `expected` (None: if it does not exist); returns its
         new ETag. Readers see the old object or the new one, never a part.
         """
+        ...
+
+    def delete(self, keys: Sequence[str]) -> None:
+        """Removes objects; those that are not there are no error."""
         ...
 
 
@@ -103,12 +113,18 @@ class _Folder:
             return
         for key in sorted(self._keys(base)):
             info = (self._root / key).stat()
-            yield ObjectInfo(key, info.st_size, f"{info.st_mtime_ns:x}-{info.st_size:x}")
+            yield ObjectInfo(
+                key, info.st_size, f"{info.st_mtime_ns:x}-{info.st_size:x}", info.st_mtime
+            )
 
     def read(self, key: str) -> tuple[bytes, str]:
         with self._reporting(key):
             data = self._path(key).read_bytes()
         return data, hashlib.sha256(data).hexdigest()
+
+    def read_unless(self, key: str, etag: str) -> tuple[bytes, str] | None:
+        found = self.read(key)
+        return None if found[1] == etag else found
 
     def download(self, key: str, target: Path) -> None:
         with self._reporting(key), self._path(key).open("rb") as source, target.open("xb") as sink:
@@ -125,6 +141,22 @@ class _Folder:
                 else:
                     self._swap(temporary, path, expected)
         return digest
+
+    def delete(self, keys: Sequence[str]) -> None:
+        for key in keys:
+            path = self._path(key)
+            with self._reporting(key):
+                path.unlink(missing_ok=True)
+            self._drop_empty(path.parent)
+
+    def _drop_empty(self, folder: Path) -> None:
+        """Folders are only where keys lie: an empty one goes, up to the root."""
+        while folder != self._root:
+            try:
+                folder.rmdir()
+            except OSError:
+                return
+            folder = folder.parent
 
     def _create(self, temporary: Path, path: Path) -> None:
         try:
@@ -222,7 +254,12 @@ class _ObjectStore:
         found = []
         with self._reporting(prefix):
             for batch in obstore.list(self._store, prefix=prefix or None):
-                found += [ObjectInfo(m["path"], m["size"], m["e_tag"] or "") for m in batch]
+                found += [
+                    ObjectInfo(
+                        m["path"], m["size"], m["e_tag"] or "", m["last_modified"].timestamp()
+                    )
+                    for m in batch
+                ]
         # Stores answer in key order, but only S3 promises it.
         found.sort()
         yield from found
@@ -232,6 +269,17 @@ class _ObjectStore:
 
         with self._reporting(key):
             result = obstore.get(self._store, key)
+            return bytes(result.bytes()), result.meta["e_tag"] or ""
+
+    def read_unless(self, key: str, etag: str) -> tuple[bytes, str] | None:
+        import obstore
+        from obstore.exceptions import NotModifiedError
+
+        with self._reporting(key):
+            try:
+                result = obstore.get(self._store, key, options={"if_none_match": etag})
+            except NotModifiedError:
+                return None
             return bytes(result.bytes()), result.meta["e_tag"] or ""
 
     def download(self, key: str, target: Path) -> None:
@@ -248,6 +296,17 @@ class _ObjectStore:
             mode: Any = "create" if expected is None else {"e_tag": expected}
             result = obstore.put(self._store, key, data, mode=mode, use_multipart=False)
             return result["e_tag"] or ""
+
+    def delete(self, keys: Sequence[str]) -> None:
+        import obstore
+
+        with self._reporting(""):
+            try:
+                obstore.delete(self._store, list(keys))
+            except FileNotFoundError:
+                for key in keys:  # one that is not there must not stop the others
+                    with contextlib.suppress(FileNotFoundError):
+                        obstore.delete(self._store, key)
 
     @contextlib.contextmanager
     def _reporting(self, key: str) -> Iterator[None]:

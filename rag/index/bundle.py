@@ -1,32 +1,28 @@
 """One sealed generation: opened, verified and searched as an `Index`.
 
-A bundle is a folder with a manifest. A *root* is a folder or object-store prefix that holds
-`versions/<id>/…` and `CURRENT`, which names the version to serve; opening a root opens that one.
+A bundle is a folder with a manifest. Opening a *root* (rag/index/root.py) opens its current one.
 """
 
 from __future__ import annotations
 
-import json
 import shutil
-import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from rag.errors import BundleCorrupt, BundleMissing, BundleMixed, ObjectNotFound
+from rag.errors import BundleCorrupt, BundleMissing, BundleMixed
 from rag.index.analyzer import Analyzer, analyzer_from_reference
 from rag.index.chunks import ChunkStore
 from rag.index.dense import DenseLeg
-from rag.index.manifest import NAME, Manifest, chunks_digest, parse
+from rag.index.manifest import Manifest, chunks_digest
 from rag.index.protocol import QueryTerms, TermWeights
 from rag.index.queries import QueryAnalysis
+from rag.index.root import fetch, locate
 from rag.index.seal import Progress, read_manifest, verify_files
 from rag.index.sparse import SparseLeg
-from rag.storage import Store, is_remote, join, open_store
+from rag.storage import is_remote
 from rag.types import Chunk, Float32, Hits, Int64, RowMask
 
-CURRENT = "CURRENT"
-VERSIONS = "versions"
 ENCODER = "encoder"
 
 
@@ -106,87 +102,25 @@ class Bundle:
 def open_bundle(
     uri: str,
     *,
+    version: str | None = None,
     cache_dir: Path | None = None,
     verify: bool = True,
     progress: Progress | None = None,
 ) -> Bundle:
     """Opens the bundle that `uri` names: a bundle's folder, a root, or either on an object store.
+    Of a root it is `version`, or else the current one.
 
     Remote bundles are copied into `cache_dir` (needed for them) under their version id; a copy
     that is already there and whole is used. Raises BundleError, StorageError.
     """
     if not is_remote(uri):
-        return Bundle.open(locate(uri), verify=verify, progress=progress)
+        return Bundle.open(locate(uri, version), verify=verify, progress=progress)
     if cache_dir is None:
         raise BundleMissing(f"{uri} is remote; name a cache folder to copy it into")
-    folder = fetch(uri, cache_dir)
+    folder = fetch(uri, cache_dir, version)
     try:
         return Bundle.open(folder, verify=verify, progress=progress)
     except (BundleCorrupt, BundleMissing):
         # The local copy may have gone bad since it was made; the store's is asked once more.
         shutil.rmtree(folder)
-        return Bundle.open(fetch(uri, cache_dir), verify=verify, progress=progress)
-
-
-def locate(uri: str) -> Path:
-    """The bundle's folder for a local folder that is a bundle or a root."""
-    folder = Path(open_store(uri).uri)
-    if (folder / NAME).is_file() or not (folder / CURRENT).is_file():
-        if not folder.is_dir():
-            raise BundleMissing(f"{folder} is not there; build a bundle with rag-indexer build")
-        return folder
-    return folder / VERSIONS / current_version((folder / CURRENT).read_bytes(), str(folder))
-
-
-def fetch(uri: str, cache_dir: Path) -> Path:
-    """Copies the remote bundle at `uri` (a bundle or a root) below `cache_dir`; returns its folder.
-
-    The copy appears under its version id only when it is complete.
-    """
-    store = open_store(uri)
-    try:
-        version = current_version(store.read(CURRENT)[0], uri)
-        store = open_store(join(uri, VERSIONS, version))
-    except ObjectNotFound:
-        pass  # not a root: a bundle itself, or nothing, which the next line tells
-    manifest = _remote_manifest(store)
-    target = cache_dir / manifest.version
-    if (target / NAME).is_file():
-        return target
-    cache_dir.mkdir(parents=True, exist_ok=True)
-    partial = Path(tempfile.mkdtemp(prefix=f".{manifest.version}.", dir=cache_dir))
-    for name in sorted(manifest.files):
-        path = partial / name
-        if ".." in Path(name).parts or Path(name).is_absolute():
-            raise BundleCorrupt(f"{store.uri}/{NAME} names '{name}', outside the bundle")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        store.download(name, path)
-    (partial / NAME).write_bytes(manifest.to_bytes())
-    try:
-        partial.rename(target)
-    except OSError:
-        if not (target / NAME).is_file():
-            raise
-        shutil.rmtree(partial)  # another process finished the same copy first
-    return target
-
-
-def current_version(pointer: bytes, where: str) -> str:
-    """The version id that a root's `CURRENT` names; BundleCorrupt if it names none."""
-    try:
-        version = json.loads(pointer)["version"]
-    except (ValueError, KeyError, TypeError):
-        version = None
-    if not isinstance(version, str) or not version.isalnum():
-        raise BundleCorrupt(f"{where}/{CURRENT} does not name a version; publish again")
-    return version
-
-
-def _remote_manifest(store: Store) -> Manifest:
-    try:
-        data, _ = store.read(NAME)
-    except ObjectNotFound:
-        raise BundleMissing(
-            f"{store.uri} holds neither {CURRENT} nor {NAME}; build a bundle there first"
-        ) from None
-    return parse(data, f"{store.uri}/{NAME}")
+        return Bundle.open(fetch(uri, cache_dir, version), verify=verify, progress=progress)

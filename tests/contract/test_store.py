@@ -48,6 +48,24 @@ def test_replacing_needs_the_current_etag(store: Store) -> None:
     assert store.read("CURRENT") == (b"2", new)
 
 
+def test_a_poll_reads_only_what_changed(store: Store) -> None:
+    old = store.write("CURRENT", b"1", expected=None)
+    assert store.read_unless("CURRENT", old) is None
+    new = store.write("CURRENT", b"2", expected=old)
+    assert store.read_unless("CURRENT", old) == (b"2", new)
+    with pytest.raises(ObjectNotFound):
+        store.read_unless("nothing", old)
+
+
+def test_deleting_is_repeatable_and_leaves_the_rest(store: Store) -> None:
+    for key in ("a/1", "a/b/2", "c"):
+        store.write(key, b"x", expected=None)
+    store.delete(["a/1", "nothing", "a/b/2"])
+    store.delete(["a/1"])
+    assert [info.key for info in store.list()] == ["c"]
+    store.write("a/1", b"y", expected=None)
+
+
 def test_one_of_many_racing_writers_wins(store: Store) -> None:
     start = store.write("CURRENT", b"0", expected=None)
     outcomes: list[bytes] = []

@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 
 from rag.errors import BundleCorrupt, BundleError, BundleMissing, BundleMixed, BundleTooNew
-from rag.index.bundle import CURRENT, Bundle, current_version, locate, open_bundle
+from rag.index.bundle import Bundle, open_bundle
 from rag.index.manifest import NAME, canonical, parse
+from rag.index.root import CURRENT, current_version, locate
 from rag.index.seal import read_manifest
 from rag.types import NO_ROW
 

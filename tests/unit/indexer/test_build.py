@@ -16,7 +16,8 @@ from indexer.publish import publish
 from indexer.source import Source
 from indexer.verify import verify
 from rag.errors import BuildError, ConditionFailed
-from rag.index.bundle import CURRENT, Bundle, open_bundle
+from rag.index.bundle import Bundle, open_bundle
+from rag.index.root import CURRENT
 from rag.storage import open_store
 
 TEXTS = {

@@ -1,0 +1,1 @@
+"""The commands of `rag-indexer`, one file each."""

@@ -1,0 +1,174 @@
+"""`rag-indexer build`: its options, and what it prints.
+
+The options are defined here once: hyperparameters of a training job and RAG_INDEXER_* variables
+are read from the same definition.
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+from rag.errors import ConfigurationError
+from rag.models.load import Backend
+
+HELP = """Index every document below SOURCE and publish the bundle at OUTPUT.
+
+SOURCE and OUTPUT are folders or s3://bucket/prefix URIs. Below OUTPUT the bundle is written to
+versions/<id>/ and CURRENT is pointed at it. A document that cannot be read is reported at the
+end, with the reason, and does not stop the build.
+
+Example:  rag-indexer build --source ./documents --output ./bundle
+"""
+
+
+def build(
+    source: Annotated[str, typer.Option(help="Folder or s3:// prefix that holds the documents.")],
+    output: Annotated[str, typer.Option(help="Folder or s3:// prefix to publish the bundle at.")],
+    include: Annotated[
+        list[str] | None, typer.Option(help="Take only keys that match, e.g. '*.md'. Repeatable.")
+    ] = None,
+    exclude: Annotated[
+        list[str] | None, typer.Option(help="Leave out keys that match. Repeatable.")
+    ] = None,
+    base_uri: Annotated[
+        str | None, typer.Option(help="What to put before each document's path in its URI.")
+    ] = None,
+    encoder: Annotated[
+        str,
+        typer.Option(help="Sentence-transformers model: 'default', a folder, or a hub id."),
+    ] = "default",
+    max_tokens: Annotated[
+        int | None, typer.Option(help="Read at most so many tokens of a passage (default: all).")
+    ] = None,
+    truncate_dim: Annotated[
+        int | None, typer.Option(help="Keep only the first dimensions of a matryoshka encoder.")
+    ] = None,
+    query_prompt: Annotated[
+        str | None, typer.Option(help="Text put before every query (default: the model's own).")
+    ] = None,
+    passage_prompt: Annotated[
+        str | None, typer.Option(help="Text put before every passage (default: the model's own).")
+    ] = None,
+    chunk_size: Annotated[
+        int | None,
+        typer.Option(help="Largest chunk in the encoder's tokens (default: fits the encoder)."),
+    ] = None,
+    chunk_overlap: Annotated[
+        int | None, typer.Option(help="Tokens that neighbouring chunks may share.")
+    ] = None,
+    analyzer: Annotated[
+        str, typer.Option(help="auto, english, korean, cjk or whitespace.")
+    ] = "auto",
+    dense: Annotated[str, typer.Option(help="FAISS index: flat or hnsw.")] = "flat",
+    sparse: Annotated[
+        str, typer.Option(help="BM25 engine: bm25s, or rank-bm25 for small corpora.")
+    ] = "bm25s",
+    bm25_method: Annotated[
+        str | None, typer.Option(help="BM25 variant, e.g. lucene, robertson, bm25+, bm25l, atire.")
+    ] = None,
+    k1: Annotated[float | None, typer.Option(help="BM25 term saturation.")] = None,
+    b: Annotated[float | None, typer.Option(help="BM25 length normalisation.")] = None,
+    fusion: Annotated[
+        str | None,
+        typer.Option(help="Fusion to seal: JSON, or a file of it, as rag-eval tune --out writes."),
+    ] = None,
+    backend: Annotated[Backend, typer.Option(help="What embeds the passages.")] = "torch",
+    device: Annotated[str, typer.Option(help="cpu, cuda or cuda:N (backend torch).")] = "cpu",
+    precision: Annotated[
+        str, typer.Option(help="float32, float16 or bfloat16 (backend torch).")
+    ] = "float32",
+    encoder_cache: Annotated[
+        Path | None,
+        typer.Option(help="Folder that keeps exported encoders, so that later builds copy them."),
+    ] = None,
+    safetensors: Annotated[
+        bool, typer.Option(help="Keep the PyTorch weights in the bundle beside the ONNX ones.")
+    ] = True,
+    strict: Annotated[
+        bool, typer.Option("--strict", help="Fail if any document cannot be indexed.")
+    ] = False,
+    work_dir: Annotated[
+        Path | None, typer.Option(help="Folder for temporary files (default: the system's).")
+    ] = None,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print the result as one JSON object.")
+    ] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", help="No progress, only the result.")] = False,
+) -> None:
+    from indexer.build import BuildOptions, build
+    from indexer.chunking import ChunkerOptions
+    from indexer.fusion import parse_fusion
+    from indexer.progress import make_progress
+    from indexer.publish import publish
+    from indexer.source import Source
+
+    if work_dir is not None and not work_dir.is_dir():
+        raise ConfigurationError(f"--work-dir {work_dir} is not a folder; make it first")
+    prompts = {"query": query_prompt, "passage": passage_prompt}
+    options = BuildOptions(
+        encoder=encoder,
+        max_tokens=max_tokens,
+        truncate_dim=truncate_dim,
+        prompts={k: v for k, v in prompts.items() if v is not None} or None,
+        analyzer=analyzer,
+        chunker=ChunkerOptions(**_given(size=chunk_size, overlap=chunk_overlap)),
+        dense={"kind": dense},
+        sparse={"engine": sparse, **_given(method=bm25_method, k1=k1, b=b)},
+        **_given(fusion=None if fusion is None else parse_fusion(fusion)),
+        safetensors=safetensors,
+        strict=strict,
+        backend=backend,
+        device=device,
+        precision=precision,
+        encoder_cache=encoder_cache,
+    )
+    progress = make_progress(quiet=quiet)
+    with tempfile.TemporaryDirectory(prefix="rag-build-", dir=work_dir) as work:
+        report = build(
+            Source(source, include=include or (), exclude=exclude or (), base_uri=base_uri),
+            Path(work, "bundle"),
+            options,
+            progress,
+        )
+        publish(report.folder, output, progress)
+    _print_build(report, output, as_json=as_json)
+
+
+def _given(**options: Any) -> dict[str, Any]:
+    return {name: value for name, value in options.items() if value is not None}
+
+
+def _print_build(report: Any, output: str, *, as_json: bool) -> None:
+    skipped = [{"doc_id": s.doc_id, "reason": s.reason} for s in report.skipped]
+    if as_json:
+        result = {
+            "version": report.version,
+            "output": output,
+            "documents": report.documents,
+            "chunks": report.chunks,
+            "skipped": skipped,
+            "passed_over": report.passed_over,
+            "seconds": report.seconds,
+        }
+        print(json.dumps(result, ensure_ascii=False))
+        return
+    total = sum(report.seconds.values())
+    console = Console(highlight=False, soft_wrap=True)
+    console.print(
+        f"{output}: version [bold]{report.version}[/], {report.documents} documents in"
+        f" {report.chunks} passages, {total:.1f} s"
+    )
+    if report.passed_over:
+        counts = ", ".join(f"{count} {why}" for why, count in sorted(report.passed_over.items()))
+        console.print(f"Files that are no documents: {counts}")
+    if skipped:
+        many = "document is" if len(skipped) == 1 else "documents are"
+        console.print(f"{len(skipped)} {many} not in it:")
+        for line in skipped:
+            console.print(f"  {line['doc_id']}: {line['reason']}", markup=False)
