@@ -65,6 +65,11 @@ ASK_HELP = """Answer QUESTION from the indexed documents, each sentence with its
 Example:  rag ask "How long may a container take to stop?" --bundle ./bundle
 """
 
+KEY_HELP = """Make an API key called NAME: the key, then its entry for the key file.
+
+Example:  rag key team-a --filter '{"tenant": "a"}'
+"""
+
 Bundle = Annotated[
     str | None, typer.Option(help="Bundle or root to open for this (default: RAG_BUNDLE).")
 ]
@@ -105,6 +110,31 @@ def ask(
     _show(request, where, bundle, url, as_json=as_json)
 
 
+@app.command(help=KEY_HELP)
+def key(
+    name: Annotated[str, typer.Argument(help="What logs call the key.")],
+    where: Annotated[
+        str | None, typer.Option("--filter", help="JSON filter that all its searches keep.")
+    ] = None,
+    bundle: Annotated[
+        list[str] | None, typer.Option(help="A bundle that it may ask; again for more.")
+    ] = None,
+    manage: Annotated[bool, typer.Option(help="It may load and unload bundles.")] = False,
+) -> None:
+    from rag.service.access import new_key
+
+    secret, entry = new_key(name, _read_filter(where), bundle, manage=manage)
+    print(secret)
+    print(json.dumps(entry, ensure_ascii=False))
+
+
+def _read_filter(where: str | None) -> dict[str, Any] | None:
+    try:
+        return None if where is None else json.loads(where)
+    except ValueError as error:
+        raise InvalidFilter(f"--filter is not JSON: {error}") from None
+
+
 def _show(
     request: dict[str, Any],
     where: str | None,
@@ -117,10 +147,7 @@ def _show(
     if bundle is not None and url is not None:
         raise ConfigurationError("--bundle and --url are both given; choose one")
     if where is not None:
-        try:
-            request["filter"] = json.loads(where)
-        except ValueError as error:
-            raise InvalidFilter(f"--filter is not JSON: {error}") from None
+        request["filter"] = _read_filter(where)
     from rag.service import asking
 
     if url is not None:

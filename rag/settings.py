@@ -128,6 +128,13 @@ class Settings(BaseSettings):
         " SAGEMAKER_BATCH in batch transform jobs",
     )  # fmt: skip
 
+    api_keys: SecretStr | None = Field(
+        None, description='Who may ask, as JSON (see "API keys"); unset, as the next: everybody'
+    )
+    api_keys_file: Path | None = Field(
+        None, description="File that holds this JSON; read again when it changes"
+    )
+
     queue_max_items: int = Field(
         1_024, ge=1, description="Queries that may wait for the encoder; above it 429"
     )
@@ -235,6 +242,8 @@ def _check(settings: Settings) -> None:
         if getattr(settings, key) and getattr(settings, f"{key}_file"):
             both = f"{_variable(key)} and {_variable(key)}_FILE"
             raise ConfigurationError(f"{both} are both set; set one")
+    if settings.api_keys and settings.api_keys_file:
+        raise ConfigurationError("RAG_API_KEYS and RAG_API_KEYS_FILE are both set; set one")
     if settings.generator == "openai":
         _require(settings, "generator", "generator_url", "generator_model")
     if settings.reranker in ("onnx", "torch"):

@@ -24,6 +24,7 @@ from rag.models.load_reranker import RerankerSpec, load_reranker
 from rag.models.openai_generator import OpenAIGenerator
 from rag.models.tokenizer import Tokenizer
 from rag.retrieval.opening import Opened, open_retriever
+from rag.service.access import Access
 from rag.service.engine import Engine
 from rag.service.expanding import Expander
 from rag.service.metrics import Metrics
@@ -58,6 +59,12 @@ def limits_of(settings: Settings) -> Limits:
         record_concurrency=settings.record_concurrency,
         deadline_per_record=settings.batch_transform,
     )
+
+
+def access_of(settings: Settings) -> Access:
+    """Who may ask; raises ConfigurationError for keys that cannot be read."""
+    keys = settings.api_keys
+    return Access(None if keys is None else keys.get_secret_value(), settings.api_keys_file)
 
 
 def load_engine(settings: Settings, metrics: Metrics) -> Engine:
@@ -161,7 +168,10 @@ class _Server(uvicorn.Server):
 
 
 async def _serve(settings: Settings, listener: socket.socket) -> int:
-    metrics, service = Metrics(), Service(limits_of(settings), max_in_flight=settings.max_in_flight)
+    metrics = Metrics()
+    service = Service(
+        limits_of(settings), max_in_flight=settings.max_in_flight, access=access_of(settings)
+    )
     metrics.watch(service)
     server = _Server(
         uvicorn.Config(

@@ -73,6 +73,8 @@ def problem_of(error: Exception, request_id: str) -> Problem:
     headers: tuple[tuple[bytes, bytes], ...] = ()
     if isinstance(error, errors.Overloaded):
         headers = ((b"retry-after", b"%d" % max(1, math.ceil(error.retry_after_s))),)
+    elif isinstance(error, errors.Unauthorized):
+        headers = ((b"www-authenticate", b"Bearer"),)
     return Problem(status, type_name(type(error)), one_line(str(error)), headers)
 
 

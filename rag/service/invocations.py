@@ -71,6 +71,7 @@ class Invocations:
         self, headers: Headers, receive: Receive, exchange: Exchange, arrived: float
     ) -> None:
         limits = self._service.limits
+        credential = negotiation.credential_of(headers)
         with self._service.admit() as engine:
             lines = negotiation.is_json_lines(headers.content_type)
             body = await read_body(
@@ -82,7 +83,10 @@ class Invocations:
             if lines:
                 await self._lines(engine, body, headers, receive, exchange, arrived)
                 return
-            call = self._call(parse_request(body, limits), exchange.request_id, arrived)
+            request = parse_request(body, limits)
+            if request.request_id and not negotiation.named_request_id(headers):
+                exchange.request_id = request.request_id
+            call = self._call(request, exchange.request_id, arrived, credential)
             if call.request.stream:
                 await self._stream(engine, call, headers, receive, exchange)
                 return
@@ -91,7 +95,10 @@ class Invocations:
                 reply = await whole_reply(engine, call)
             await exchange.reply(replies.dumps(reply), media_type=media_type)
 
-    def _call(self, request: InvocationRequest, request_id: str, arrived: float) -> Call:
+    def _call(
+        self, request: InvocationRequest, request_id: str, arrived: float, credential: str
+    ) -> Call:
+        request = self._service.access.admit(request, credential, "")
         milliseconds = request.deadline_ms or self._service.limits.default_deadline_ms
         return Call(request, request_id, arrived, arrived + milliseconds / 1e3)
 
@@ -131,10 +138,14 @@ class Invocations:
         sent = headers.content_type.partition(";")[0].strip().lower()
         media_type = negotiation.choose(headers.accept, (sent, *negotiation.JSON_LINES))
         lines = json_lines.records(body, limits.max_records)
+        credential = negotiation.credential_of(headers)
+        if credential:
+            self._service.access.claims(credential)
 
         async def answer(line: bytes, number: int) -> bytes:
             began = time.monotonic() if limits.deadline_per_record else arrived
-            return await self._record(engine, line, f"{exchange.request_id}-{number}", began)
+            request_id = f"{exchange.request_id}-{number}"
+            return await self._record(engine, line, request_id, began, credential)
 
         async with watching(receive):
             reply = await json_lines.answer_all(
@@ -142,13 +153,17 @@ class Invocations:
             )
         await exchange.reply(reply, media_type=media_type)
 
-    async def _record(self, engine: Engine, line: bytes, request_id: str, began: float) -> bytes:
+    async def _record(
+        self, engine: Engine, line: bytes, request_id: str, began: float, credential: str
+    ) -> bytes:
         """One record's line: its reply or its error."""
         try:
             request = parse_request(line, self._service.limits)
             if request.stream:
                 raise InvalidRequest("stream is true in a JSON Lines record; leave it out")
-            reply = replies.dumps(await whole_reply(engine, self._call(request, request_id, began)))
+            request_id = request.request_id or request_id
+            call = self._call(request, request_id, began, credential)
+            reply = replies.dumps(await whole_reply(engine, call))
         except Exception as error:  # noqa: BLE001 - every failure is an answer, see errors.py
             problem = problem_of(error, request_id)
             self._metrics.record(problem.status)

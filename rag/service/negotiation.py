@@ -18,6 +18,8 @@ MAX_ATTRIBUTES_CHARS = 1024
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._:\-]{1,128}")
 _ATTRIBUTE = re.compile(r"(?:^|[,;\s])request[_-]id=([^,;\s]+)", re.IGNORECASE)
+_KEY = re.compile(r"(?:^|[,;\s])api[_-]key=([^,;\s]*)", re.IGNORECASE)
+_BEARER = re.compile(r"bearer +(\S+) *", re.IGNORECASE)
 
 
 class Headers(NamedTuple):
@@ -28,6 +30,8 @@ class Headers(NamedTuple):
     attributes: str
     request_id: str
     content_length: int | None
+    authorization: str = ""
+    api_key: str = ""
 
 
 def read_headers(raw: Iterable[tuple[bytes, bytes]]) -> Headers:
@@ -42,6 +46,8 @@ def read_headers(raw: Iterable[tuple[bytes, bytes]]) -> Headers:
         attributes=found.get(CUSTOM_ATTRIBUTES, b"").decode("latin-1"),
         request_id=found.get(b"x-request-id", b"").decode("latin-1"),
         content_length=int(length) if length.isdigit() else None,
+        authorization=found.get(b"authorization", b"").decode("latin-1"),
+        api_key=found.get(b"x-api-key", b"").decode("latin-1"),
     )
 
 
@@ -51,16 +57,32 @@ def request_id_of(headers: Headers) -> str:
     An id of other characters than letters, digits and `._:-` is not taken over: it goes into
     headers and logs.
     """
+    return named_request_id(headers) or uuid.uuid4().hex
+
+
+def named_request_id(headers: Headers) -> str:
+    """The id that the headers give, '' for none."""
     named = _ATTRIBUTE.search(headers.attributes)
     for candidate in (named.group(1) if named else "", headers.request_id):
         if _REQUEST_ID.fullmatch(candidate):
             return candidate
-    return uuid.uuid4().hex
+    return ""
+
+
+def credential_of(headers: Headers) -> str:
+    """The API key that the headers carry, '' for none: in the custom attributes, which are all
+    that the platform lets through (`api_key=…`), as a bearer token, or in X-Api-Key.
+    """
+    named, bearer = _KEY.search(headers.attributes), _BEARER.fullmatch(headers.authorization)
+    return (named and named[1]) or (bearer and bearer[1]) or headers.api_key
 
 
 def sanitised(attributes: str) -> str:
-    """The custom attributes as they may go back: printable ASCII, no longer than allowed."""
-    return "".join(c for c in attributes if " " <= c <= "~").strip()[:MAX_ATTRIBUTES_CHARS]
+    """The custom attributes as they may go back: printable ASCII, no longer than allowed, and
+    without an API key.
+    """
+    kept = _KEY.sub("", attributes)
+    return "".join(c for c in kept if " " <= c <= "~").strip(" ,;")[:MAX_ATTRIBUTES_CHARS]
 
 
 def is_json_lines(content_type: str) -> bool:

@@ -16,6 +16,8 @@ _REF = "#/components/schemas/{model}"
 _FRAMES = (replies.PassagesFrame, replies.DeltaFrame, replies.DoneFrame, replies.ErrorFrame)
 _ERRORS = {
     400: "The request is not valid",
+    401: "No API key, or one that is not known",
+    403: "The API key may not ask this bundle",
     406: "No media type that Accept names can be sent",
     413: "The body is too large",
     415: "The body's media type is not known",

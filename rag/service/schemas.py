@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, StringConstraints, ValidationError
 from pydantic_core import ErrorDetails
 
 from rag.errors import InvalidRequest
@@ -102,6 +102,12 @@ class InvocationRequest(_Strict):
         "degrade",
         description="If retrieval worked and the generator fails: 200 with the passages and"
         " `answer` null, or the generator's error",
+    )
+    request_id: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._:\-]{1,128}$")] | None = (
+        Field(None, description="What replies and logs call this request, where no header does")
+    )
+    api_key: SecretStr | None = Field(
+        None, description="The caller's key, where headers do not get through"
     )
 
     def to_query(self) -> Query:

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from enum import StrEnum
 
 from rag.errors import NotReady, Overloaded
+from rag.service.access import Access
 from rag.service.engine import Engine
 from rag.service.schemas import Limits
 
@@ -22,8 +23,11 @@ class Phase(StrEnum):
 class Service:
     """What every route shares; lives on the event loop's thread."""
 
-    def __init__(self, limits: Limits, *, max_in_flight: int = 1024) -> None:
+    def __init__(
+        self, limits: Limits, *, max_in_flight: int = 1024, access: Access | None = None
+    ) -> None:
         self.limits = limits
+        self.access = access or Access()
         self.phase = Phase.LOADING
         self._engine: Engine | None = None
         self._max_in_flight = max_in_flight

@@ -25,9 +25,7 @@ class Exchange:
         self.request_id = request_id
         self.status = 0
         """The status that was sent; 0 before."""
-        self._headers = [(b"x-request-id", request_id.encode())]
-        if attributes:
-            self._headers.append((CUSTOM_ATTRIBUTES, attributes.encode()))
+        self._attributes = attributes
 
     async def reply(
         self,
@@ -75,7 +73,9 @@ class Exchange:
     ) -> None:
         self.status = status
         kind = (b"content-type", media_type.encode())
-        head = [kind, *self._headers, *headers]
+        head = [kind, (b"x-request-id", self.request_id.encode()), *headers]
+        if self._attributes:
+            head.append((CUSTOM_ATTRIBUTES, self._attributes.encode()))
         await self._send({"type": "http.response.start", "status": status, "headers": head})
 
 

@@ -28,6 +28,7 @@ from rag.models.openai_generator import OpenAIGenerator
 from rag.models.tokenizer import Tokenizer
 from rag.retrieval.opening import Opened, open_retriever
 from rag.retrieval.retriever import Retriever
+from rag.service.access import Access
 from rag.service.engine import Engine
 from rag.service.expanding import Expander
 from rag.service.metrics import Metrics
@@ -160,9 +161,11 @@ def launch(opened: Opened) -> Callable[..., contextlib.AbstractContextManager[Ru
         queue_max_items: int = 256,
         batch_max_tokens: int = 8192,
         stalled_after_s: float = 120.0,
+        access: Access | None = None,
+        opened: Opened = opened,
     ) -> Iterator[Running]:
         metrics = Metrics()
-        service = Service(limits or Limits(), max_in_flight=max_in_flight)
+        service = Service(limits or Limits(), max_in_flight=max_in_flight, access=access)
         metrics.watch(service)
         embedder = opened.embedder
         retriever = opened.retriever

@@ -26,7 +26,7 @@ def test_every_setting_is_in_the_readme() -> None:
 
 
 COMMANDS = {
-    "rag.__main__": ("serve", "search", "ask"),
+    "rag.__main__": ("serve", "search", "ask", "key"),
     "indexer.__main__": ("build", "verify"),
     "eval.__main__": (
         "retrieval",
