@@ -13,26 +13,25 @@
    "Regularizing ad hoc retrieval scores", CIKM 2005; absolute coverage: coordination level
    matching, Robertson and Sparck Jones, JASIS 1976.
 
-4. *Probability*: the score that comes back estimates how probably the passage is relevant, by a
-   logistic function of the sum above and of what is the same for all passages of a query: how far
-   the best cosine stands out from those between passages, or, where trust is low, the best
-   coverage. One `min_score` so means the same for every query, and the order stays.
+4. *Probability*: the score that comes back estimates how probably the passage is relevant (see
+   rag/retrieval/calibration.py). One `min_score` so means the same for every query, and the order
+   stays.
 
-The weights were chosen together over many collections; the result changes little around them. The
-logistic function was fitted to them too, with questions of other collections as unanswerable.
+The weights were chosen together over many collections; the result changes little around them.
 """
 
 from __future__ import annotations
 
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import numpy as np
 
 from rag.index.protocol import Evidence
 from rag.index.topk import no_hits
+from rag.retrieval.calibration import Calibration, Scale
 from rag.retrieval.kernels import score
 from rag.types import NO_ROW, Float32, Hits, Int64
 
@@ -40,11 +39,6 @@ CANDIDATES = 100
 """Hits of each leg that are looked at; all of them are ranked."""
 REACH = 4.0
 TEMPERATURE = 0.06
-SLOPE = 5.8
-BY_COSINE = (-6.8, 0.75)
-"""Log-odds of a sum of 0 where trust is full: at the mean cosine, and for each deviation above."""
-BY_COVERAGE = (-6.1, 2.5)
-"""The same without trust: at no coverage, and for all of it."""
 SAMPLE = 256
 
 
@@ -56,13 +50,6 @@ class Asked(NamedTuple):
     texts: Sequence[str]
     vectors: Float32
     readable: Float32
-
-
-class Scale(NamedTuple):
-    """Mean and deviation of the cosines between passages of an index."""
-
-    mean: float
-    deviation: float
 
 
 USUAL = Scale(0.2, 0.14)
@@ -82,6 +69,7 @@ class Feedback:
     coverage: float = 0.5
     feedback: float = 1.0
     passages: int = 5
+    calibration: Calibration = field(default=Calibration(), kw_only=True)
 
     def fuse(self, legs: Sequence[Hits], asked: Asked, index: Evidence, scale: Scale) -> Hits:
         """The candidates of (dense, sparse) hits, best first: Hits as deep as candidates go.
@@ -114,7 +102,8 @@ class Feedback:
                 asked.vectors[q], terms.terms[own], terms.counts[own], terms.idf[own],
                 settings[q], self.passages, table, scores, best,
             )  # fmt: skip
-            probable = _probability(scores / possible[q], best, trust[q], scale)
+            part = scores / possible[q]
+            probable = self.calibration.probability(part, best, trust[q], scale)
             order = np.argsort(-probable, kind="stable")
             fused.rows[q, : len(order)] = rows[first:end][order]
             fused.scores[q, : len(order)] = probable[order]
@@ -145,14 +134,6 @@ def measure_scale(index: Evidence, rows: int) -> Scale:
     vectors = index.vectors(sample).astype(np.float64)
     cosines = (vectors @ vectors.T)[np.triu_indices(len(sample), 1)]
     return Scale(float(cosines.mean()), max(float(cosines.std()), 0.01))
-
-
-def _probability(part: Float32, best: Float32, trust: float, scale: Scale) -> Float32:
-    """Of relevance, from the part of the possible sum; `best` is the best cosine and coverage."""
-    apart = (best[0] - scale.mean) / scale.deviation
-    odds = trust * (BY_COSINE[0] + BY_COSINE[1] * apart)
-    odds += (1.0 - trust) * (BY_COVERAGE[0] + BY_COVERAGE[1] * best[1])
-    return np.asarray(1.0 / (1.0 + np.exp(-(SLOPE * part + odds))), dtype=np.float32)
 
 
 _tables: deque[Float32] = deque()

@@ -58,7 +58,13 @@ def make_fusion(reference: Mapping[str, Any]) -> Fusion | Feedback:
         passages = options.pop("passages")
         if passages != int(passages):
             raise InvalidRequest(f"fusion.passages is {passages}; use a whole number")
-        return Feedback(passages=int(passages), **options)
+        return Feedback(
+            dense_weight=options["dense_weight"],
+            keywords=options["keywords"],
+            coverage=options["coverage"],
+            feedback=options["feedback"],
+            passages=int(passages),
+        )
     dense = options.pop("dense_weight")
     function = {
         "weighted": weighted,

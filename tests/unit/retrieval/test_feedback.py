@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from eval.collection import Collection
+from rag.retrieval.calibration import Calibration, Scale
 from rag.retrieval.feedback import (
     CANDIDATES,
     REACH,
@@ -94,8 +95,10 @@ def by_the_book(
     possible = dense_share * sharpness + sparse_share * (method.keywords + method.coverage)
     possible += (dense_share + sparse_share) * method.feedback
     apart = (c.max() - SCALE.mean) / SCALE.deviation
-    odds = 5.8 * score / possible + trust * (0.75 * apart - 6.8)
-    odds += (1 - trust) * (2.5 * v.max() - 6.1)
+    means = method.calibration
+    odds = means.slope * score / possible
+    odds += trust * (means.by_cosine[0] + means.by_cosine[1] * apart)
+    odds += (1 - trust) * (means.by_coverage[0] + means.by_coverage[1] * v.max())
     return dict(zip(rows, 1 / (1 + np.exp(-odds)), strict=True))
 
 
@@ -107,6 +110,7 @@ def by_the_book(
         (Feedback(), 0.2, 0.01),
         (Feedback(dense_weight=0.2, passages=1, coverage=0.0), 1.0, 1.0),
         (Feedback(feedback=0.0), 1.0, 1.0),
+        (Feedback(calibration=Calibration(3.0, (-1.0, 0.5), (-2.0, 1.0))), 0.75, 0.5),
     ],
 )
 def test_scores_are_what_the_description_says(
