@@ -15,7 +15,6 @@ from rag.retrieval.feedback import (
     USUAL,
     Asked,
     Feedback,
-    Scale,
     measure_scale,
 )
 from rag.types import NO_ROW, Float32, Hits
