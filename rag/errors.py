@@ -34,6 +34,7 @@ RagError
     │       └── RerankerProtocolError   an answer that is not in the endpoint's protocol
     ├── GeneratorFailure
     │   ├── GeneratorUnavailable    refused, reset, 5xx
+    │   │   └── GeneratorCircuitOpen    not asked: it failed too often a moment ago
     │   ├── GeneratorThrottled      429
     │   ├── GeneratorTimeout        nothing before the deadline
     │   └── GeneratorProtocolError  an answer that is not in the endpoint's protocol
@@ -173,10 +174,18 @@ class RerankerProtocolError(RerankerFailure):
 
 
 class GeneratorFailure(RequestError):
-    pass
+    """`retry_after_s` is the endpoint's own word for when to come back, in seconds; None: none."""
+
+    def __init__(self, message: str, *, retry_after_s: float | None = None) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
 
 
 class GeneratorUnavailable(GeneratorFailure):
+    pass
+
+
+class GeneratorCircuitOpen(GeneratorUnavailable):
     pass
 
 

@@ -56,14 +56,53 @@ class Settings(BaseSettings):
         None, ge=1, description="Threads of the encoder; unset: the CPUs this container may use"
     )
 
-    generator: Literal["extractive", "openai"] = Field(
+    generator: Literal["extractive", "openai", "sagemaker", "bedrock", "langchain"] = Field(
         "extractive",
-        description="What writes answers: sentences of the passages, or a chat endpoint",
+        description="What writes answers: sentences of the passages, a chat endpoint, or any"
+        " LangChain chat model",
     )
     generator_url: str | None = Field(
-        None, description="Base URL of the OpenAI-compatible endpoint, such as http://host:8000/v1"
+        None,
+        description="Base URL of the OpenAI-compatible endpoint, such as http://host:8000/v1; for"
+        " sagemaker and bedrock the runtime's address, if it is not the region's own",
     )
-    generator_model: str | None = Field(None, description="Model to ask for at that endpoint")
+    generator_model: str | None = Field(
+        None, description="Model to ask for at that endpoint; bedrock: its id, profile or ARN"
+    )
+    generator_endpoint: str | None = Field(None, description="Name of the SageMaker endpoint")
+    generator_component: str | None = Field(
+        None, description="Inference component to ask for at the SageMaker endpoint"
+    )
+    generator_dialect: Literal["messages", "lmi", "tgi"] = Field(
+        "messages",
+        description="What the SageMaker endpoint's container speaks; messages: OpenAI's schema",
+    )
+    generator_region: str | None = Field(
+        None, description="AWS region of sagemaker and bedrock; unset: the environment's"
+    )
+    generator_streams: bool = Field(
+        True, description="Ask sagemaker and bedrock for a stream, not for a whole reply"
+    )
+    generator_chat_model: str | None = Field(
+        None, description="Class of the LangChain chat model, such as langchain_aws:ChatBedrock"
+    )
+    generator_options: str | None = Field(
+        None,
+        description="JSON object: arguments of the LangChain chat model; for the others, what is"
+        " merged into each request's body",
+    )
+    generator_attempts: int = Field(
+        3, ge=1, le=10, description="How often an endpoint is asked, before its first token"
+    )
+    generator_first_token_s: float | None = Field(
+        None, gt=0, description="Seconds to wait for the first token; unset: the deadline"
+    )
+    generator_breaker_failures: int = Field(
+        5, ge=1, description="Failures in a row after which an endpoint is left alone"
+    )
+    generator_breaker_open_s: float = Field(
+        15.0, gt=0, description="Seconds for which it is, before one request tries it again"
+    )
     generator_api_key: SecretStr | None = Field(None, description="Key of that endpoint")
     generator_api_key_file: Path | None = Field(
         None, description="File that holds the key, instead of the key itself"
@@ -244,8 +283,13 @@ def _check(settings: Settings) -> None:
             raise ConfigurationError(f"{both} are both set; set one")
     if settings.api_keys and settings.api_keys_file:
         raise ConfigurationError("RAG_API_KEYS and RAG_API_KEYS_FILE are both set; set one")
-    if settings.generator == "openai":
-        _require(settings, "generator", "generator_url", "generator_model")
+    needed = {
+        "openai": ("generator_url", "generator_model"),
+        "sagemaker": ("generator_endpoint",),
+        "bedrock": ("generator_model",),
+        "langchain": ("generator_chat_model",),
+    }
+    _require(settings, "generator", *needed.get(settings.generator, ()))
     if settings.reranker in ("onnx", "torch"):
         _require(settings, "reranker", "reranker_path")
     if settings.reranker == "remote":

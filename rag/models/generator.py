@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import Literal, NamedTuple, Protocol
 
 from rag.types import Message, Passage
 
@@ -25,10 +25,26 @@ class Prompt:
     temperature: float = 0.0
 
 
+FinishReason = Literal["stop", "length", "content_filter"]
+
+
+class Finish(NamedTuple):
+    """How an answer ended: by itself, at `max_tokens`, or by the endpoint's filter. Tokens are as
+    the endpoint counted them, None where it does not say.
+    """
+
+    reason: FinishReason = "stop"
+    prompt_tokens: int | None = None
+    completion_tokens: int | None = None
+
+
 class Delta(NamedTuple):
-    """The next piece of the answer's text."""
+    """The next piece of the answer's text. The last may say how the answer ended; only then may
+    its text be empty.
+    """
 
     text: str
+    finish: Finish | None = None
 
 
 class Generator(Protocol):

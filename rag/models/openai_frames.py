@@ -3,23 +3,14 @@
 from __future__ import annotations
 
 import json
-from typing import Any, NamedTuple
+from typing import Any
 
-from rag.errors import (
-    GeneratorFailure,
-    GeneratorProtocolError,
-    GeneratorThrottled,
-    GeneratorUnavailable,
-)
+from rag.errors import GeneratorFailure, GeneratorProtocolError
+from rag.models.generator import FinishReason
+from rag.models.wire.chunks import Chunk, Usage
+from rag.models.wire.endpoint import SAID_CHARS, failure_of_status
 
-_SAID = 200  # characters of the endpoint's own message that are passed on
-
-
-class Chunk(NamedTuple):
-    """The text one frame adds, and whether it carries the finish reason."""
-
-    text: str
-    is_last: bool
+_REASONS: dict[str, FinishReason] = {"length": "length", "content_filter": "content_filter"}
 
 
 def read_chunk(data: str) -> Chunk:
@@ -28,46 +19,48 @@ def read_chunk(data: str) -> Chunk:
     Role-only deltas, usage frames and reasoning give empty text. Raises the failure that an error
     frame names, and GeneratorProtocolError for a frame that cannot be read.
     """
-    choice = _first_choice(_read_object(data))
+    frame = _read_object(data)
+    usage = _usage(frame)
+    choice = _first_choice(frame)
     if choice is None:
-        return Chunk("", False)
+        return Chunk("", usage=usage)
     delta = choice.get("delta")
     if delta is None:
         delta = {}
     if not isinstance(delta, dict):
         raise _malformed("a choice without a delta object")
-    return Chunk(_content(delta), choice.get("finish_reason") is not None)
+    return Chunk(_content(delta), _reason(choice), usage)
 
 
-def read_completion(data: str) -> str:
-    """The text of a whole `chat.completion`; raises as `read_chunk` does."""
-    choice = _first_choice(_read_object(data))
+def read_completion(data: str) -> Chunk:
+    """A whole `chat.completion`; raises as `read_chunk` does."""
+    frame = _read_object(data)
+    choice = _first_choice(frame)
     message = choice.get("message") if choice is not None else None
-    if not isinstance(message, dict):
+    if choice is None or not isinstance(message, dict):
         raise _malformed("a completion without a message")
-    return _content(message)
+    return Chunk(_content(message), _reason(choice) or "stop", _usage(frame))
 
 
-def failure_of_status(status: int, body: str) -> GeneratorFailure:
-    """The failure that an HTTP status other than 200 means, with the endpoint's own message."""
+def message_of(body: str) -> str:
+    """The human part of an error's body, which is JSON in one of the shapes in use, or text."""
     try:
-        said = _message(json.loads(body))
-    except ValueError:
-        said = body
-    said = " ".join(said.split())[:_SAID] or "no message"
-    if 300 <= status < 400 or status < 200:
-        return GeneratorProtocolError(
-            f"generator endpoint answered {status}: set the base URL to the final address"
-        )
-    return _failure(status, said)
+        return _message(json.loads(body))
+    except (ValueError, RecursionError):
+        return body
 
 
-def _failure(status: int, said: str) -> GeneratorFailure:
-    if status == 429:
-        return GeneratorThrottled(f"generator endpoint is over its rate limit (429): {said}")
-    if status >= 500:
-        return GeneratorUnavailable(f"generator endpoint failed ({status}): {said}")
-    return GeneratorFailure(f"generator endpoint refused the request ({status}): {said}")
+def _reason(choice: dict[str, Any]) -> FinishReason | None:
+    reason = choice.get("finish_reason")
+    return None if reason is None else _REASONS.get(str(reason), "stop")
+
+
+def _usage(frame: dict[str, Any]) -> Usage | None:
+    usage = frame.get("usage")
+    if not isinstance(usage, dict):
+        return None
+    counts = (usage.get("prompt_tokens"), usage.get("completion_tokens"))
+    return Usage(*(count if isinstance(count, int) else None for count in counts))
 
 
 def _read_object(data: str) -> dict[str, Any]:
@@ -83,17 +76,17 @@ def _read_object(data: str) -> dict[str, Any]:
 
 
 def _failure_of_frame(frame: dict[str, Any]) -> GeneratorFailure:
-    said = " ".join(_message(frame).split())[:_SAID] or "no message"
+    said = " ".join(_message(frame).split())[:SAID_CHARS] or "no message"
     error = frame.get("error")
     fields = error if isinstance(error, dict) else frame
     code = str(fields.get("code") or fields.get("status") or "")
     kind = f"{fields.get('type') or fields.get('error_type') or ''} {code}".lower()
     if code.isdigit() and 400 <= int(code) < 600:
-        return _failure(int(code), said)
+        return failure_of_status(int(code), said)
     if "rate" in kind or "overloaded" in kind:
-        return _failure(429, said)
+        return failure_of_status(429, said)
     if "server" in kind or "internal" in kind or "unavailable" in kind:
-        return _failure(500, said)
+        return failure_of_status(500, said)
     return GeneratorFailure(f"generator endpoint reported an error: {said}")
 
 

@@ -18,10 +18,9 @@ import uvicorn
 
 from rag.answering.answer import Answerer
 from rag.errors import ConfigurationError, RagError
-from rag.models.extractive import ExtractiveGenerator
 from rag.models.generator import Generator
+from rag.models.load_generator import GeneratorSpec, load_generator, read_options
 from rag.models.load_reranker import RerankerSpec, load_reranker
-from rag.models.openai_generator import OpenAIGenerator
 from rag.models.tokenizer import Tokenizer
 from rag.retrieval.opening import Opened, open_retriever
 from rag.service.access import Access
@@ -80,7 +79,7 @@ def load_engine(settings: Settings, metrics: Metrics) -> Engine:
         precision=settings.encoder_precision,
         threads=settings.encoder_threads,
     )
-    generator = _generator(settings, opened)
+    generator = _generator(settings, opened, metrics)
     answerer = Answerer(
         generator,
         terms=opened.bundle.analyzer.terms,
@@ -106,16 +105,29 @@ def load_engine(settings: Settings, metrics: Metrics) -> Engine:
     )
 
 
-def _generator(settings: Settings, opened: Opened) -> Generator:
-    if settings.generator == "openai":
-        return OpenAIGenerator(
-            settings.generator_url or "",
-            settings.generator_model or "",
-            api_key=settings.generator_key(),
-        )
-    embedder = opened.embedder
-    return ExtractiveGenerator(
-        opened.bundle.analyzer.terms, embedder.embed_passages, embedder.embed_queries
+def _generator(settings: Settings, opened: Opened, metrics: Metrics) -> Generator:
+    spec = GeneratorSpec(
+        settings.generator,
+        url=settings.generator_url,
+        model=settings.generator_model,
+        api_key=settings.generator_key(),
+        endpoint=settings.generator_endpoint,
+        dialect=settings.generator_dialect,
+        component=settings.generator_component,
+        region=settings.generator_region,
+        streams=settings.generator_streams,
+        chat_model=settings.generator_chat_model,
+        options=read_options(settings.generator_options, "RAG_GENERATOR_OPTIONS"),
+        attempts=settings.generator_attempts,
+        first_token_s=settings.generator_first_token_s,
+        breaker_threshold=settings.generator_breaker_failures,
+        breaker_open_s=settings.generator_breaker_open_s,
+    )
+    return load_generator(
+        spec,
+        terms=opened.bundle.analyzer.terms,
+        embedder=opened.embedder,
+        observe_breaker=metrics.breaker,
     )
 
 

@@ -31,6 +31,7 @@ STATUS: Mapping[type[errors.RequestError], int] = {
     errors.RerankerProtocolError: 502,
     errors.GeneratorFailure: 502,
     errors.GeneratorUnavailable: 502,
+    errors.GeneratorCircuitOpen: 502,
     errors.GeneratorThrottled: 502,
     errors.GeneratorProtocolError: 502,
     errors.NotReady: 503,

@@ -37,7 +37,7 @@ class Expander:
         if request.query_expansion != "none" and self._generator is None:
             raise InvalidRequest(
                 f"query_expansion is '{request.query_expansion}' and this service has no generator"
-                " endpoint; leave it out, or serve with RAG_GENERATOR=openai"
+                " endpoint; leave it out, or serve with a chat model as RAG_GENERATOR"
             )
 
     async def searches(

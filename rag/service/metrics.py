@@ -5,6 +5,7 @@ from __future__ import annotations
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info, generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
+from rag.models.wire.breaker import BreakerState
 from rag.service.batching import BatchStats
 from rag.service.engine import Done
 from rag.service.state import Phase, Service
@@ -47,6 +48,14 @@ class Metrics:
         self._wait_seconds = Histogram(
             "rag_wait_seconds", "Wait of each query for its batch", buckets=_SECONDS, registry=to
         )
+        self._breaker_state = Gauge(
+            "rag_breaker_state", "Circuit of an endpoint: 0 closed, 1 half open, 2 open",
+            ["endpoint"], registry=to,
+        )  # fmt: skip
+        self._breaker_opened = Counter(
+            "rag_breaker_opened", "Times that an endpoint's circuit opened",
+            ["endpoint"], registry=to,
+        )  # fmt: skip
         self._index = Info("rag_index", "The bundle that is served", registry=to)
 
     def watch(self, service: Service) -> None:
@@ -78,6 +87,10 @@ class Metrics:
             self._stages.labels(stage).observe(milliseconds / 1e3)
         for note in done.degraded:
             self._degraded.labels(note.partition(":")[0]).inc()
+
+    def breaker(self, endpoint: str, state: BreakerState) -> None:
+        self._breaker_state.labels(endpoint).set(("closed", "half_open", "open").index(state))
+        self._breaker_opened.labels(endpoint).inc(int(state == "open"))
 
     def index(self, version: str) -> None:
         self._index.info({"version": version})

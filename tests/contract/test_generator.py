@@ -83,7 +83,7 @@ def case(request: pytest.FixtureRequest) -> Case:
 
 
 async def collect(stream: AsyncIterator[Delta]) -> list[str]:
-    return [delta.text async for delta in stream]
+    return [delta.text async for delta in stream if delta.finish is None]
 
 
 def soon(seconds: float = 120) -> float:

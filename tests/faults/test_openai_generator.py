@@ -1,6 +1,6 @@
 """What the endpoint's side of the wire can do wrong, and what each fault is called.
 
-The server here is a fake endpoint: raw asyncio TCP, so that it can break the protocol.
+What it shares with other endpoints is in test_endpoints.py.
 """
 
 from __future__ import annotations
@@ -8,14 +8,21 @@ from __future__ import annotations
 import asyncio
 import json
 import socket
-import struct
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
 
 import anyio
 import httpx
 import pytest
+from raw_endpoint import (
+    FakeEndpoint,
+    Reply,
+    close_at_once,
+    fake_endpoint,
+    not_http,
+    reset_at_once,
+    says,
+    silence,
+)
 
 from rag.errors import (
     ConfigurationError,
@@ -29,109 +36,8 @@ from rag.models.generator import Prompt
 from rag.models.openai_generator import OpenAIGenerator
 from rag.types import Message
 
-Reply = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 PROMPT = Prompt("q", [], [Message("user", "질문")], max_tokens=7, temperature=0.25)
 SECRET = "token-0123456789-secret"
-
-
-class FakeEndpoint:
-    """Reads one request after the other and lets `reply` answer them, however wrongly."""
-
-    def __init__(self, reply: Reply) -> None:
-        self.reply = reply
-        self.requests: list[tuple[str, dict[str, object]]] = []
-        self.connections = 0
-        self.gone = asyncio.Event()
-        self.tasks: list[asyncio.Task[None]] = []
-        self.port = 0
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}"
-
-    def accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self.connections += 1
-        self.tasks.append(asyncio.create_task(self.serve(reader, writer)))
-
-    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        try:
-            while True:
-                head = (await reader.readuntil(b"\r\n\r\n")).decode()
-                length = int(head.lower().split("content-length:")[1].split("\r\n")[0])
-                self.requests.append((head, json.loads(await reader.readexactly(length))))
-                await self.reply(reader, writer)
-                if writer.is_closing():
-                    break
-        except (asyncio.IncompleteReadError, ConnectionError):
-            pass
-        finally:
-            self.gone.set()
-            writer.close()
-
-
-@asynccontextmanager
-async def fake_endpoint(reply: Reply) -> AsyncIterator[FakeEndpoint]:
-    endpoint = FakeEndpoint(reply)
-    server = await asyncio.start_server(endpoint.accept, "127.0.0.1", 0)
-    endpoint.port = server.sockets[0].getsockname()[1]
-    try:
-        yield endpoint
-    finally:
-        server.close()
-        for task in endpoint.tasks:
-            task.cancel()
-        await asyncio.gather(*endpoint.tasks, return_exceptions=True)
-
-
-def head(status: str = "200 OK", kind: str = "text/event-stream", extra: str = "") -> bytes:
-    return f"HTTP/1.1 {status}\r\nContent-Type: {kind}\r\n{extra}".encode()
-
-
-def says(
-    *parts: bytes | float,
-    status: str = "200 OK",
-    kind: str = "text/event-stream",
-    end: str = "chunked",
-) -> Reply:
-    """Sends the parts; numbers are pauses in seconds. `end`: 'chunked' (a proper end), 'eof' (a
-    body that ends with the connection), 'drop' (a chunked body cut off), 'reset'.
-    """
-
-    async def reply(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        chunked = end in ("chunked", "drop", "reset")
-        framing = "Transfer-Encoding: chunked\r\n\r\n" if chunked else "Connection: close\r\n\r\n"
-        writer.write(head(status, kind, framing))
-        for part in parts:
-            if isinstance(part, float):
-                await writer.drain()
-                hung_up = await _sleep_or_gone(reader, part)
-                if hung_up:
-                    raise ConnectionError
-            else:
-                writer.write(b"%x\r\n%s\r\n" % (len(part), part) if chunked else part)
-        if end == "chunked":
-            writer.write(b"0\r\n\r\n")
-        await writer.drain()
-        if end == "reset":
-            reset(writer)
-        if end in ("eof", "drop"):
-            writer.close()
-
-    return reply
-
-
-async def _sleep_or_gone(reader: asyncio.StreamReader, seconds: float) -> bool:
-    try:
-        async with asyncio.timeout(seconds):
-            return not await reader.read(1)
-    except TimeoutError:
-        return False
-
-
-def reset(writer: asyncio.StreamWriter) -> None:
-    raw = writer.get_extra_info("socket")
-    raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-    writer.transport.abort()
 
 
 def frame(text: str | None = None, finish: str | None = None, **delta: object) -> bytes:
@@ -157,7 +63,8 @@ async def collect(
     deadline = time.monotonic() + within_s
     try:
         async for delta in generator.stream(PROMPT, deadline=deadline):
-            received.append(delta.text)
+            if delta.finish is None:
+                received.append(delta.text)
     finally:
         assert time.monotonic() < deadline + 5, "it went on long after the deadline"
     return received
@@ -243,31 +150,13 @@ def test_each_fault_has_its_name(
     assert "\n" not in str(raised.value)
 
 
-async def _silence(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    await reader.read()
-
-
-async def _reset_at_once(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    reset(writer)
-
-
-async def _close_at_once(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    writer.close()
-
-
-async def _not_http(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    writer.write(b"220 mail.example ESMTP\r\n\r\n")
-    await writer.drain()
-    writer.close()
-
-
 def test_no_answer_at_all() -> None:
     with pytest.raises(GeneratorUnavailable, match="closed the connection"):
-        outcome(_reset_at_once)
+        outcome(reset_at_once)
     with pytest.raises(GeneratorUnavailable, match="closed the connection"):
-        outcome(_close_at_once)
+        outcome(close_at_once)
     with pytest.raises(GeneratorProtocolError, match="HTTP"):
-        outcome(_not_http)
+        outcome(not_http)
 
 
 def test_a_refused_connection() -> None:
@@ -284,7 +173,7 @@ DRIP = [part for _ in range(100) for part in (frame("x"), 0.1)]
 @pytest.mark.parametrize(
     ("reply", "count"),
     [
-        (_silence, 0),
+        (silence, 0),
         (says(30.0), 0),
         (says(frame("", role="assistant"), 30.0), 0),
         (says(frame("one"), 30.0), 1),

@@ -191,7 +191,7 @@ def test_without_an_endpoint_it_is_refused_by_name(server: Any, method: str) -> 
     response = server.ask(query_expansion=method)
     assert response.status_code == 400
     message = response.json()["error"]["message"]
-    assert "RAG_GENERATOR=openai" in message
+    assert "RAG_GENERATOR" in message
     assert f"query_expansion is '{method}'" in message
     assert server.ask(query_expansion="none").status_code == 200
 

@@ -132,7 +132,7 @@ def test_every_setting_is_in_the_table_with_a_meaning() -> None:
 
 def test_amounts_have_their_unit_in_the_name() -> None:
     counted = re.compile(
-        r"_(ms|s|bytes|chars|tokens|items|records|threads|concurrency|in_flight|top_k|depth)$|^port$"
+        r"_(ms|s|bytes|chars|tokens|items|records|threads|concurrency|in_flight|top_k|depth|attempts|failures)$|^port$"
     )
     for name, field in settings.Settings.model_fields.items():
         if field.annotation in (int, float, int | None):
