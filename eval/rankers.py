@@ -17,6 +17,7 @@ from eval.vectors import Advance, VectorCache
 from rag.errors import EvaluationError
 from rag.index.protocol import Index
 from rag.models.embedder import Embedder
+from rag.retrieval.feedback import Asked
 from rag.retrieval.fusion import DEFAULT as DEFAULT_FUSION
 from rag.retrieval.ranking import DEPTH
 from rag.retrieval.ranking import Ranker as RowRanker
@@ -65,7 +66,7 @@ class IndexRanker:
         self._embedder = embedder
         self._override = fusion
         self._reference = fusion or index.manifest.fusion or DEFAULT_FUSION
-        self._ranker = RowRanker(index, embedder, depth=depth)
+        self._ranker = RowRanker(index, depth=depth)
         self._depth = depth
         self._vectors = vectors or VectorCache(None, "")
         self._retriever = Retriever(index, embedder, depth=depth)
@@ -114,10 +115,14 @@ class IndexRanker:
         self, texts: Sequence[str], vectors: Float32 | None, modes: Sequence[Mode]
     ) -> dict[Mode, Hits]:
         if vectors is None:
-            vectors = np.zeros((len(texts), self._embedder.config.dimension), dtype=np.float32)
+            asked = Asked(
+                texts, np.zeros((len(texts), 0), np.float32), np.ones(len(texts), np.float32)
+            )
+        else:
+            asked = Asked(texts, vectors, self._embedder.readable(texts))
         return {
             mode: self._ranker.rank(
-                texts, vectors, top_k=self._depth, legs=mode, fusion=self._override
+                asked, top_k=self._depth, legs=mode, fusion=self._override
             ).ranking
             for mode in modes
         }

@@ -17,7 +17,7 @@ from rag.models.embedder import Embedder
 from rag.models.encoder import EncoderConfig, reference, resolve
 from rag.models.load import Backend, load_embedder
 from rag.models.tokenizer import Tokenizer
-from rag.types import Float32
+from rag.types import Float32, Int64
 
 SLICE = 512
 Advance = Callable[[str, int, int], None]
@@ -69,6 +69,9 @@ class LazyEmbedder:
         if self._tokenizer is None:
             self._tokenizer = Tokenizer.load(self._source)
         return self._tokenizer.readable(texts)
+
+    def query_tokens(self, texts: Sequence[str]) -> Int64:
+        return self._load().query_tokens(texts)
 
     def _load(self) -> Embedder:
         if self._loaded is None:

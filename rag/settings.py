@@ -175,10 +175,13 @@ class Settings(BaseSettings):
     )
 
     queue_max_items: int = Field(
-        1_024, ge=1, description="Queries that may wait for the encoder; above it 429"
+        1_024, ge=1, description="Queries that may wait for one stage; above it 429"
     )
     batch_max_tokens: int = Field(
         8_192, ge=1, description="Tokens that the encoder takes in one batch"
+    )
+    query_cache_bytes: int = Field(
+        64 * MIB, ge=0, description="Memory for vectors of queries that come again; 0: none is kept"
     )
     batch_stalled_after_s: float = Field(
         120.0, gt=0, description="Seconds that a batch may run before /ping says 503"

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from rag.models.encoder import EncoderConfig
-from rag.types import Float32
+from rag.types import Float32, Int64
 
 
 class Embedder(Protocol):
@@ -29,3 +29,27 @@ class Embedder(Protocol):
     def readable(self, texts: Sequence[str]) -> Float32:
         """float32 (n,), 0 to 1: the share of each text's letters that the encoder can read."""
         ...
+
+    def query_tokens(self, texts: Sequence[str]) -> Int64:
+        """int64 (n,): what the encoder reads of each text as a query, prompt and all."""
+        ...
+
+
+class EncodedQuery(NamedTuple):
+    """What a search needs of a query's encoder: its unit vector, float32 (d,), and the share of
+    its letters that the encoder can read, 0 to 1.
+    """
+
+    vector: Float32
+    readable: float
+
+
+def encode_queries(embedder: Embedder, texts: Sequence[str]) -> list[EncodedQuery]:
+    """Every text as `embedder` sees it, in order; equal texts are computed once."""
+    different = list(dict.fromkeys(texts))
+    if not different:
+        return []
+    vectors, readable = embedder.embed_queries(different), embedder.readable(different)
+    made = map(EncodedQuery, vectors, readable.tolist())
+    known = dict(zip(different, made, strict=True))
+    return [known[text] for text in texts]

@@ -69,6 +69,11 @@ class OnnxEmbedder:
     def readable(self, texts: Sequence[str]) -> Float32:
         return self._tokenizer.readable(texts)
 
+    def query_tokens(self, texts: Sequence[str]) -> Int64:
+        prompt = self._config.prompts["query"]
+        counts = self._tokenizer.count([prompt + text for text in texts])
+        return np.minimum(counts, self._config.max_tokens)
+
     def _embed(self, texts: Sequence[str], role: str) -> Float32:
         prompt = self._config.prompts[role]
         prompted = [prompt + text for text in texts]

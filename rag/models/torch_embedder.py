@@ -14,7 +14,7 @@ from rag.models.batches import length_batches
 from rag.models.encoder import EncoderConfig
 from rag.models.tokenizer import Tokenizer
 from rag.models.torch_loading import Dtype, input_names, load_model
-from rag.types import Float32
+from rag.types import Float32, Int64
 
 DEFAULT_BATCH_TOKENS = 32768
 
@@ -57,6 +57,11 @@ class TorchEmbedder:
 
     def readable(self, texts: Sequence[str]) -> Float32:
         return self._tokenizer.readable(texts)
+
+    def query_tokens(self, texts: Sequence[str]) -> Int64:
+        prompt = self._config.prompts["query"]
+        counts = self._tokenizer.count([prompt + text for text in texts])
+        return np.minimum(counts, self._config.max_tokens)
 
     def _embed(self, texts: Sequence[str], role: str) -> Float32:
         import torch

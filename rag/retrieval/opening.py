@@ -5,13 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
 from rag.errors import BundleMixed
 from rag.index.bundle import Bundle, open_bundle
 from rag.index.seal import Progress
-from rag.models.embedder import Embedder
+from rag.models.embedder import Embedder, EncodedQuery
 from rag.models.golden import check_golden, required_cosine
 from rag.models.load import Backend, load_embedder
 from rag.retrieval.retriever import Retriever
+from rag.retrieval.searcher import Searcher
 from rag.types import Query
 
 
@@ -42,6 +45,25 @@ def open_retriever(
     BundleError, StorageError, ConfigurationError.
     """
     bundle = open_bundle(uri, cache_dir=cache_dir, verify=verify, progress=progress)
+    embedder = load_proven(
+        bundle, backend=backend, device=device, precision=precision, threads=threads
+    )
+    retriever = Retriever(bundle, embedder)
+    warm(retriever.searcher, embedder.config.dimension)
+    return Opened(bundle, embedder, retriever)
+
+
+def load_proven(
+    bundle: Bundle,
+    *,
+    backend: Backend = "onnx",
+    device: str = "cpu",
+    precision: str = "float32",
+    threads: int | None = None,
+) -> Embedder:
+    """The bundle's query encoder (see `rag.models.load.load_embedder`), which reproduces its golden
+    vectors: BundleMismatch if it does not, BundleMixed if it is not the one that was sealed.
+    """
     embedder = load_embedder(
         bundle.encoder_folder, backend=backend, device=device, precision=precision, threads=threads
     )
@@ -52,6 +74,10 @@ def open_retriever(
         )
     least = required_cosine(precision, bundle.manifest.measured.get("encoder", {}))
     check_golden(embedder, bundle.encoder_folder, min_cosine=least)
-    retriever = Retriever(bundle, embedder)
-    retriever.search([Query("warm up", top_k=1)])
-    return Opened(bundle, embedder, retriever)
+    return embedder
+
+
+def warm(searcher: Searcher, dimension: int) -> None:
+    """A first search, which compiles and touches what later ones need."""
+    anything = np.full(dimension, dimension**-0.5, dtype=np.float32)
+    searcher.find([Query("warm up", top_k=1)], [EncodedQuery(anything, 1.0)])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -10,10 +10,9 @@ import numpy as np
 from rag.errors import InvalidRequest
 from rag.index.protocol import Evidence, Index
 from rag.index.topk import no_hits
-from rag.models.embedder import Embedder
 from rag.retrieval.feedback import CANDIDATES, USUAL, Asked, Feedback, measure_scale
 from rag.retrieval.fusion import DEFAULT, Fusion, make_fusion, weighted
-from rag.types import NO_ROW, Float32, Hits, Int64, Mode, RowMask
+from rag.types import NO_ROW, Hits, Int64, Mode, RowMask
 
 DEPTH = 1000
 """How deep a leg is searched, at most. What is searched does not depend on a query's `top_k`, so
@@ -42,9 +41,8 @@ class Ranker:
     'feedback' is then 'weighted' of the same `dense_weight`.
     """
 
-    def __init__(self, index: Index, embedder: Embedder, *, depth: int = DEPTH) -> None:
+    def __init__(self, index: Index, *, depth: int = DEPTH) -> None:
         self._index = index
-        self._embedder = embedder
         self._depth = depth
         self._fusion = make_fusion(index.manifest.fusion or DEFAULT)
         self._scale = USUAL
@@ -53,27 +51,26 @@ class Ranker:
 
     def rank(
         self,
-        texts: Sequence[str],
-        vectors: Float32,
+        asked: Asked,
         *,
         top_k: int,
         legs: Mode = Mode.HYBRID,
         allowed: RowMask | None = None,
         fusion: Mapping[str, Any] | None = None,
     ) -> Found:
-        """Ranks rows for queries whose float32 (n, d) vectors are known.
+        """Ranks rows for queries whose vectors are known.
 
         At least `top_k` rows for each, where so many are found. `fusion` overrides the index's
         own. Raises InvalidRequest.
         """
         if legs is not Mode.HYBRID:
-            return self._one_leg(texts, vectors, legs, allowed)
+            return self._one_leg(asked, legs, allowed)
         method = self._fusion if fusion is None else make_fusion(fusion)
         if isinstance(method, Feedback):
             if isinstance(self._index, Evidence):
-                return self._feedback(method, self._index, texts, vectors, top_k, allowed)
+                return self._feedback(method, self._index, asked, top_k, allowed)
             method = _plain(method)
-        both = self._both(texts, vectors, self._depth, allowed)
+        both = self._both(asked, self._depth, allowed)
         ranking = method(both, self._depth)
         return Found(ranking, *both, _count(ranking), None)
 
@@ -81,37 +78,31 @@ class Ranker:
         self,
         method: Feedback,
         index: Evidence,
-        texts: Sequence[str],
-        vectors: Float32,
+        asked: Asked,
         top_k: int,
         allowed: RowMask | None,
     ) -> Found:
-        both = self._both(texts, vectors, min(CANDIDATES, self._depth), allowed)
-        asked = Asked(texts, vectors, self._embedder.readable(texts))
+        both = self._both(asked, min(CANDIDATES, self._depth), allowed)
         ranking = method.fuse(both, asked, index, self._scale)
         answers = _count(ranking)
         if top_k <= CANDIDATES:
             return Found(ranking, *both, answers, None)
-        deep = self._both(texts, vectors, self._depth, allowed)
+        deep = self._both(asked, self._depth, allowed)
         rest = _plain(method)(deep, 2 * self._depth)
         return Found(_append(ranking, rest, self._depth), *both, answers, deep)
 
-    def _both(
-        self, texts: Sequence[str], vectors: Float32, depth: int, allowed: RowMask | None
-    ) -> tuple[Hits, Hits]:
+    def _both(self, asked: Asked, depth: int, allowed: RowMask | None) -> tuple[Hits, Hits]:
         return (
-            self._index.search_dense(vectors, depth, allowed),
-            self._index.search_sparse(texts, depth, allowed),
+            self._index.search_dense(asked.vectors, depth, allowed),
+            self._index.search_sparse(asked.texts, depth, allowed),
         )
 
-    def _one_leg(
-        self, texts: Sequence[str], vectors: Float32, legs: Mode, allowed: RowMask | None
-    ) -> Found:
+    def _one_leg(self, asked: Asked, legs: Mode, allowed: RowMask | None) -> Found:
         if legs is Mode.DENSE:
-            hits = self._index.search_dense(vectors, self._depth, allowed)
+            hits = self._index.search_dense(asked.vectors, self._depth, allowed)
             return Found(hits, hits, None, _count(hits), None)
         if legs is Mode.SPARSE:
-            hits = self._index.search_sparse(texts, self._depth, allowed)
+            hits = self._index.search_sparse(asked.texts, self._depth, allowed)
             return Found(hits, None, hits, _count(hits), None)
         raise InvalidRequest(f"legs is {legs!r}; use hybrid, dense or sparse")
 

@@ -11,19 +11,23 @@ import signal
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 
 import uvicorn
 
 from rag.answering.answer import Answerer
 from rag.errors import ConfigurationError, RagError
+from rag.index.bundle import Bundle, open_bundle
+from rag.models.embedder import Embedder
 from rag.models.generator import Generator
 from rag.models.load_generator import GeneratorSpec, load_generator, read_options
 from rag.models.load_reranker import RerankerSpec, load_reranker
-from rag.models.tokenizer import Tokenizer
-from rag.retrieval.opening import Opened, open_retriever
+from rag.retrieval.opening import load_proven, warm
+from rag.retrieval.searcher import Searcher
 from rag.service.access import Access
+from rag.service.encoding import EncoderPool, EncoderStage
 from rag.service.engine import Engine
 from rag.service.expanding import Expander
 from rag.service.metrics import Metrics
@@ -31,8 +35,8 @@ from rag.service.reranking import Reranking
 from rag.service.routes import create_app
 from rag.service.schemas import Limits
 from rag.service.state import Service
+from rag.service.vector_cache import VectorCache
 from rag.settings import Settings
-from rag.types import Query
 
 logger = logging.getLogger(__name__)
 
@@ -66,46 +70,71 @@ def access_of(settings: Settings) -> Access:
     return Access(None if keys is None else keys.get_secret_value(), settings.api_keys_file)
 
 
-def load_engine(settings: Settings, metrics: Metrics) -> Engine:
+def make_encoders(settings: Settings, metrics: Metrics) -> EncoderPool:
+    """Where the engines of this process find their query encoders."""
+
+    def start(embedder: Embedder, cache: VectorCache) -> EncoderStage:
+        return EncoderStage(
+            embedder,
+            cache=cache,
+            batch_max_tokens=settings.batch_max_tokens,
+            max_waiting=settings.queue_max_items,
+            stalled_after_s=settings.batch_stalled_after_s,
+            observe=metrics.encoded,
+        )
+
+    cache = VectorCache(settings.query_cache_bytes)
+    metrics.watch_cache(cache)
+    return EncoderPool(start, cache)
+
+
+def load_engine(settings: Settings, metrics: Metrics, encoders: EncoderPool) -> Engine:
     """Everything that answers: bundle verified, encoder proven, first search made.
 
     Blocks for seconds. Raises BundleError, StorageError, ConfigurationError.
     """
-    opened = open_retriever(
-        settings.bundle,
-        cache_dir=settings.cache_dir,
+    bundle = open_bundle(settings.bundle, cache_dir=settings.cache_dir)
+    searcher = Searcher(bundle)
+    warm(searcher, bundle.manifest.dense["dimension"])
+    reranking = _reranking(settings)
+    load = partial(
+        load_proven,
+        bundle,
         backend=settings.encoder_backend,
         device=settings.encoder_device,
         precision=settings.encoder_precision,
         threads=settings.encoder_threads,
     )
-    generator = _generator(settings, opened, metrics)
+    encoder = encoders.take(bundle.manifest.encoder["digest"], load)
+    generator = _generator(settings, bundle, encoder.embedder, metrics)
     answerer = Answerer(
         generator,
-        terms=opened.bundle.analyzer.terms,
+        terms=bundle.analyzer.terms,
         max_context_tokens=settings.generator_context_tokens,
     )
-    version = opened.bundle.manifest.version
+    version = bundle.manifest.version
     metrics.index(version)
     return Engine(
-        opened.retriever,
+        searcher,
+        encoder,
         answerer,
         version=version,
         generator=generator,
-        cost=_cost(opened),
-        batch_max_tokens=settings.batch_max_tokens,
         queue_max_items=settings.queue_max_items,
+        give_back=encoders.give_back,
         expander=Expander(
             None if settings.generator == "extractive" else generator, max_top_k=settings.max_top_k
         ),
-        reranking=_reranking(settings),
+        reranking=reranking,
         stalled_after_s=settings.batch_stalled_after_s,
-        observe_batch=metrics.batch,
+        observe_search=metrics.searched,
         observe_done=metrics.done,
     )
 
 
-def _generator(settings: Settings, opened: Opened, metrics: Metrics) -> Generator:
+def _generator(
+    settings: Settings, bundle: Bundle, embedder: Embedder, metrics: Metrics
+) -> Generator:
     spec = GeneratorSpec(
         settings.generator,
         url=settings.generator_url,
@@ -125,8 +154,8 @@ def _generator(settings: Settings, opened: Opened, metrics: Metrics) -> Generato
     )
     return load_generator(
         spec,
-        terms=opened.bundle.analyzer.terms,
-        embedder=opened.embedder,
+        terms=bundle.analyzer.terms,
+        embedder=embedder,
         observe_breaker=metrics.breaker,
     )
 
@@ -155,13 +184,6 @@ def _reranking(settings: Settings) -> Reranking | None:
         max_waiting=settings.queue_max_items,
         stalled_after_s=settings.batch_stalled_after_s,
     )
-
-
-def _cost(opened: Opened) -> Callable[[Query], int]:
-    """A query's tokens, as many as the encoder reads of it."""
-    tokenizer = Tokenizer.load(opened.bundle.encoder_folder)
-    most = opened.embedder.config.max_tokens
-    return lambda query: min(most, int(tokenizer.count([query.text])[0]))
 
 
 def serve(settings: Settings) -> int:
@@ -205,7 +227,7 @@ async def _serve(settings: Settings, listener: socket.socket) -> int:
     serving = asyncio.create_task(server.serve(sockets=[listener]))
     serving.add_done_callback(lambda _: stop.set())
     logger.info("listening on %s:%d", *listener.getsockname()[:2])
-    loader = _Loader(settings, metrics, service, stop)
+    loader = _Loader(settings, metrics, make_encoders(settings, metrics), service, stop)
     loader.start()
     await stop.wait()
     logger.info("stopping: %d requests in flight", service.in_flight)
@@ -226,12 +248,18 @@ class _Loader(threading.Thread):
     """
 
     def __init__(
-        self, settings: Settings, metrics: Metrics, service: Service, stop: asyncio.Event
+        self,
+        settings: Settings,
+        metrics: Metrics,
+        encoders: EncoderPool,
+        service: Service,
+        stop: asyncio.Event,
     ) -> None:
         super().__init__(name="loader", daemon=True)
         self.exit_code = 0
         self._settings = settings
         self._metrics = metrics
+        self._encoders = encoders
         self._service = service
         self._stopping = stop
         self._loop = asyncio.get_running_loop()
@@ -239,7 +267,7 @@ class _Loader(threading.Thread):
     def run(self) -> None:
         began = time.monotonic()
         try:
-            engine = load_engine(self._settings, self._metrics)
+            engine = load_engine(self._settings, self._metrics, self._encoders)
         except RagError as error:
             logger.critical("cannot serve %s: %s", self._settings.bundle, error)
         except Exception:

@@ -12,7 +12,7 @@ import httpx
 import orjson
 
 from rag.errors import ConfigurationError, RequestError
-from rag.service.app import limits_of, load_engine
+from rag.service.app import limits_of, load_engine, make_encoders
 from rag.service.engine import Call
 from rag.service.invocations import whole_reply
 from rag.service.metrics import Metrics
@@ -55,7 +55,8 @@ def ask_bundle(settings: Settings, request: Mapping[str, Any]) -> dict[str, Any]
     Raises what opening a bundle and answering raise.
     """
     parsed = parse_request(orjson.dumps(dict(request)), limits_of(settings))
-    engine = load_engine(settings, Metrics())
+    metrics = Metrics()
+    engine = load_engine(settings, metrics, make_encoders(settings, metrics))
     now = time.monotonic()
     deadline = now + (parsed.deadline_ms or settings.default_deadline_ms) / 1e3
 

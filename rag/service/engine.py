@@ -1,11 +1,13 @@
-"""From a request to its events: retrieve in batches, then answer, under one deadline."""
+"""From a request to its events: encode, search and rerank in batches, then answer, under one
+deadline.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import logging
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
@@ -13,12 +15,14 @@ from typing import NamedTuple
 from rag.answering.answer import Answerer, Finished, TextDelta
 from rag.errors import GeneratorFailure, GeneratorTimeout, InvalidRequest, RequestError
 from rag.models.generator import Generator
-from rag.retrieval.retriever import Retrieved, Retriever
-from rag.service.batching import Batcher, BatchStats
+from rag.retrieval.searcher import Searcher, needs_vector
+from rag.service.batching import BatchStats
+from rag.service.encoding import EncoderStage
 from rag.service.errors import one_line
 from rag.service.expanding import Expander, merged
 from rag.service.reranking import Reranking
 from rag.service.schemas import InvocationRequest
+from rag.service.searching import Searched, SearchStage
 from rag.types import Answer, Passage, Query
 
 logger = logging.getLogger(__name__)
@@ -66,63 +70,71 @@ class Done:
 Event = Found | Delta | Done
 
 
-class Engine:
-    """One generation at work: its retriever behind a batcher, and who answers from it.
+class _OneFound(NamedTuple):
+    """What one query found; `embed_ms` is how long its encoder's batch took."""
 
-    `cost` of a query is in the encoder's tokens; `expander` makes better queries of a request's;
-    `reranking` reads the fused passages again, for requests that ask for it;
-    `observe_batch` and `observe_done` hear of every batch (on its thread) and of every finished
-    request.
+    embed_ms: float
+    searched: Searched
+
+
+class Engine:
+    """One generation at work: its encoder, its search, and who answers from what they find.
+
+    `encoder` may serve other engines too: at the end it goes to `give_back`, which closes it where
+    nobody else uses it. `expander` makes better queries of a request's; `reranking` reads the
+    fused passages again, for requests that ask for it; `observe_search` and `observe_done` hear of
+    every batch that was searched (on its thread) and of every finished request.
     """
 
     def __init__(
         self,
-        retriever: Retriever,
+        searcher: Searcher,
+        encoder: EncoderStage,
         answerer: Answerer,
         *,
         version: str,
         generator: Generator,
-        cost: Callable[[Query], int],
-        batch_max_tokens: int,
         queue_max_items: int,
+        give_back: Callable[[EncoderStage], Awaitable[bool]] = EncoderStage.close,
         expander: Expander | None = None,
         reranking: Reranking | None = None,
         stalled_after_s: float = 120.0,
-        observe_batch: Callable[[BatchStats], None] | None = None,
+        observe_search: Callable[[BatchStats], None] | None = None,
         observe_done: Callable[[Done], None] | None = None,
     ) -> None:
         self.version = version
-        self._retriever = retriever
+        self._searcher = searcher
+        self._encoder = encoder
+        self._give_back = give_back
         self._answerer = answerer
         self._generator = generator
         self._expander = expander or Expander(None)
         self._reranking = reranking
         self._observe_done = observe_done
-        self._batcher: Batcher[Query, Retrieved] = Batcher(
-            retriever.search,
-            cost=cost,
-            budget=batch_max_tokens,
+        self._search = SearchStage(
+            searcher,
             max_waiting=queue_max_items,
-            name="retrieval",
             stalled_after_s=stalled_after_s,
-            observe=observe_batch,
+            observe=observe_search,
         )
 
     @property
     def healthy(self) -> bool:
-        return self._batcher.healthy and (self._reranking is None or self._reranking.healthy)
+        if not (self._encoder.healthy and self._search.healthy):
+            return False
+        return self._reranking is None or self._reranking.healthy
 
     @property
     def depth(self) -> int:
-        """How many queries wait for the encoder."""
-        return self._batcher.depth
+        """How many queries wait, for the encoder or for the search."""
+        return self._encoder.depth + self._search.depth
 
     async def close(self) -> bool:
         """Fails whoever still waits; True when no thread is left inside a library."""
-        await self._batcher.close()
+        ended = await self._give_back(self._encoder)
+        ended = await self._search.close() and ended
         await self._generator.aclose()
-        ended = self._reranking is None or await self._reranking.close()
-        return await asyncio.to_thread(self._batcher.join, 0.5) and ended
+        return (self._reranking is None or await self._reranking.close()) and ended
 
     async def events(self, call: Call) -> AsyncGenerator[Event, None]:
         """`Found`, then the answer's `Delta`s, then `Done`.
@@ -158,18 +170,20 @@ class Engine:
     async def _retrieve(self, call: Call, done: Done) -> list[Passage]:
         """The passages above the request's floor; writes down where the time went."""
         query = call.request.to_query()
-        self._retriever.validate(query)
+        self._searcher.validate(query)
         if call.request.rerank:
             query = self._deeper(query)
         queries = await self._expand(call, query, done)
         began = time.monotonic()
-        found = await self._search(queries, call.deadline)
+        found = await self._find_all(queries, call.deadline)
         elapsed_ms = (time.monotonic() - began) * 1e3
-        stages = found[0].timings_ms  # queries of one batch share its times
-        busy = {name: max(one.timings_ms[name] for one in found) for name in stages}
+        busy = {
+            "embed": max(one.embed_ms for one in found),
+            "search": max(one.searched.run_ms for one in found),
+        }
         done.timings_ms.update(busy)
         done.timings_ms["queue"] = max(0.0, elapsed_ms - sum(busy.values()))
-        rankings = [one.passages for one in found]
+        rankings = [one.searched.passages for one in found]
         passages = merged(rankings, query.top_k, min_score=call.request.min_score)
         if call.request.rerank and self._reranking is not None:
             rewritten = call.request.query_expansion == "rewrite"
@@ -183,7 +197,7 @@ class Engine:
             raise InvalidRequest(
                 "rerank is true and this service has no reranker; leave it out, or set RAG_RERANKER"
             )
-        depth = min(self._reranking.depth, self._retriever.max_top_k)
+        depth = min(self._reranking.depth, self._searcher.max_top_k)
         return replace(query, top_k=max(query.top_k, depth))
 
     async def _rerank(
@@ -213,19 +227,23 @@ class Engine:
         done.queries = [searched.text for searched in made.queries]
         return made.queries
 
-    async def _search(self, queries: Sequence[Query], deadline: float) -> list[Retrieved]:
+    async def _find_all(self, queries: Sequence[Query], deadline: float) -> list[_OneFound]:
         """The results of all queries, in order; where one fails, the others are given up."""
         if len(queries) == 1:
-            return [await self._batcher.submit(queries[0], deadline=deadline)]
-        tasks = [
-            asyncio.ensure_future(self._batcher.submit(query, deadline=deadline))
-            for query in queries
-        ]
+            return [await self._find(queries[0], deadline)]
+        tasks = [asyncio.ensure_future(self._find(query, deadline)) for query in queries]
         try:
             return await asyncio.gather(*tasks)
         finally:
             for task in tasks:
                 task.cancel()
+
+    async def _find(self, query: Query, deadline: float) -> _OneFound:
+        if not needs_vector(query):
+            return _OneFound(0.0, await self._search.search(query, None, deadline=deadline))
+        encoding = await self._encoder.encode(query.text, deadline=deadline)
+        searched = await self._search.search(query, encoding.query, deadline=deadline)
+        return _OneFound(encoding.run_ms, searched)
 
     async def _generate(
         self, call: Call, passages: Sequence[Passage]

@@ -48,11 +48,13 @@ from rag.langchain import (
 from rag.models.extractive import ExtractiveGenerator
 from rag.models.generator import Prompt
 from rag.retrieval.opening import Opened, open_retriever
+from rag.service.encoding import EncoderStage
 from rag.service.engine import Engine
 from rag.service.metrics import Metrics
 from rag.service.routes import create_app
 from rag.service.schemas import Limits
 from rag.service.state import Service
+from rag.service.vector_cache import VectorCache
 from rag.types import Message, Query
 
 QUESTION = "How long does SageMaker wait between SIGTERM and SIGKILL?"
@@ -99,13 +101,13 @@ class Running:
 def _engine(opened: Opened) -> Engine:
     terms, embedder = opened.bundle.analyzer.terms, opened.embedder
     generator = ExtractiveGenerator(terms, embedder.embed_passages, embedder.embed_queries)
+    stage = EncoderStage(embedder, cache=VectorCache(0), batch_max_tokens=8192, max_waiting=256)
     return Engine(
-        opened.retriever,
+        opened.retriever.searcher,
+        stage,
         Answerer(generator, terms=terms),
         version=opened.bundle.manifest.version,
         generator=generator,
-        cost=lambda query: len(query.text),
-        batch_max_tokens=8192,
         queue_max_items=256,
     )
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from rag.service.app import limits_of, load_engine
+from rag.service.app import limits_of, load_engine, make_encoders
 from rag.service.engine import Call, Engine
 from rag.service.invocations import whole_reply
 from rag.service.metrics import Metrics
@@ -43,7 +43,8 @@ def loop() -> Iterator[asyncio.Runner]:
 
 @pytest.fixture(scope="module")
 def engine(settings: Settings, loop: asyncio.Runner) -> Iterator[Engine]:
-    made = load_engine(settings, Metrics())
+    metrics = Metrics()
+    made = load_engine(settings, metrics, make_encoders(settings, metrics))
     yield made
     loop.run(made.close())
 

@@ -25,16 +25,16 @@ from rag.answering.answer import Answerer
 from rag.answering.expansion_prompts import PROMPTS
 from rag.models.extractive import ExtractiveGenerator
 from rag.models.openai_generator import OpenAIGenerator
-from rag.models.tokenizer import Tokenizer
 from rag.retrieval.opening import Opened, open_retriever
-from rag.retrieval.retriever import Retriever
 from rag.service.access import Access
+from rag.service.encoding import EncoderStage
 from rag.service.engine import Engine
 from rag.service.expanding import Expander
 from rag.service.metrics import Metrics
 from rag.service.routes import create_app
 from rag.service.schemas import Limits
 from rag.service.state import Service
+from rag.service.vector_cache import VectorCache
 
 DOCUMENTS = {
     "en/lamp.md": "# Desk lamp\n\nHold the power button for ten seconds to reset the lamp."
@@ -90,6 +90,9 @@ class TappedEmbedder:
 
     def readable(self, texts: Sequence[str]) -> Any:
         return self._embedder.readable(texts)
+
+    def query_tokens(self, texts: Sequence[str]) -> Any:
+        return self._embedder.query_tokens(texts)
 
 
 class Running:
@@ -160,6 +163,7 @@ def launch(opened: Opened) -> Callable[..., contextlib.AbstractContextManager[Ru
         max_in_flight: int = 1024,
         queue_max_items: int = 256,
         batch_max_tokens: int = 8192,
+        query_cache_bytes: int = 0,
         stalled_after_s: float = 120.0,
         access: Access | None = None,
         opened: Opened = opened,
@@ -168,27 +172,31 @@ def launch(opened: Opened) -> Callable[..., contextlib.AbstractContextManager[Ru
         service = Service(limits or Limits(), max_in_flight=max_in_flight, access=access)
         metrics.watch(service)
         embedder = opened.embedder
-        retriever = opened.retriever
-        if before is not None:
-            retriever = Retriever(opened.bundle, TappedEmbedder(embedder, before))
+        searched_by = embedder if before is None else TappedEmbedder(embedder, before)
         terms = opened.bundle.analyzer.terms
         expander = Expander(generator)
         generator = generator or ExtractiveGenerator(
             terms, embedder.embed_passages, embedder.embed_queries
         )
-        tokenizer = Tokenizer.load(opened.bundle.encoder_folder)
+        stage = EncoderStage(
+            searched_by,
+            cache=VectorCache(query_cache_bytes),
+            batch_max_tokens=batch_max_tokens,
+            max_waiting=queue_max_items,
+            stalled_after_s=stalled_after_s,
+            observe=metrics.encoded,
+        )
         engine = Engine(
-            retriever,
+            opened.retriever.searcher,
+            stage,
             Answerer(generator, terms=terms),
             version=opened.bundle.manifest.version,
             generator=generator,
-            cost=lambda query: int(tokenizer.count([query.text])[0]),
-            batch_max_tokens=batch_max_tokens,
             queue_max_items=queue_max_items,
             expander=expander,
             reranking=reranking,
             stalled_after_s=stalled_after_s,
-            observe_batch=metrics.batch,
+            observe_search=metrics.searched,
             observe_done=metrics.done,
         )
         if loaded:

@@ -436,7 +436,8 @@ def test_metrics_count_what_happened(launch: Any, opened: Any) -> None:
     assert 'rag_requests_total{status="200"} 1.0' in text
     assert 'rag_requests_total{status="400"} 1.0' in text
     assert 'rag_stage_seconds_count{stage="embed"} 1.0' in text
-    assert "rag_batch_items_count 1.0" in text
+    assert 'rag_batch_items_count{stage="embed"} 1.0' in text
+    assert 'rag_batch_items_count{stage="search"} 1.0' in text
     assert "rag_queue_depth 0.0" in text
     assert "rag_in_flight_requests 0.0" in text
     assert "rag_ready 1.0" in text
