@@ -5,14 +5,19 @@ from __future__ import annotations
 import json
 import logging
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from datetime import UTC, datetime
 from typing import TextIO
 
+_about: ContextVar[dict[str, object] | None] = ContextVar("about", default=None)
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "color_message"}
 
 
 class JsonLines(logging.Formatter):
-    """Formats a record as one line: time (UTC), level, logger, message, then its extra fields.
+    """Formats a record as one line: time (UTC), level, logger, message, then its extra fields and
+    those of `about`.
 
     A traceback is one string, `exception`. Values that JSON does not know are sent as text.
     """
@@ -24,12 +29,26 @@ class JsonLines(logging.Formatter):
             "logger": record.name,
             "message": record.getMessage(),
         }
+        line.update(_about.get() or {})
         line.update((k, v) for k, v in vars(record).items() if k not in _STANDARD)
         if record.exc_info:
             line["exception"] = self.formatException(record.exc_info)
         text = json.dumps(line, default=repr, ensure_ascii=False)
         # Half of a surrogate pair becomes \udXXX, which JSON can read back.
         return text.encode("utf-8", "backslashreplace").decode()
+
+
+@contextmanager
+def about(**fields: object) -> Iterator[dict[str, object]]:
+    """Adds `fields`, and what is put into the dictionary it gives, to every line that this task,
+    and tasks begun in it, log meanwhile.
+    """
+    within = (_about.get() or {}) | fields
+    token = _about.set(within)
+    try:
+        yield within
+    finally:
+        _about.reset(token)
 
 
 def configure(level: str = "INFO", stream: TextIO | None = None) -> None:

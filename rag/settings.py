@@ -187,10 +187,24 @@ class Settings(BaseSettings):
         120.0, gt=0, description="Seconds that a batch may run before /ping says 503"
     )
     drain_timeout_s: float = Field(
-        25.0, ge=0, le=27, description="Seconds for requests to end after SIGTERM"
+        22.0,
+        ge=0,
+        le=27,
+        description="Seconds for requests to end after SIGTERM; the exit takes up to 3 more",
     )
     exit_on_load_failure: bool = Field(
         True, description="Exit with code 1 when the bundle cannot be served"
+    )
+    log_requests: Literal["all", "failures", "none"] = Field(
+        "failures", description="Which requests have a line in the log"
+    )
+    traces_url: str | None = Field(
+        None,
+        description="Where traces go: an OTLP receiver over HTTP, such as"
+        " http://host:4318/v1/traces; unset: there are none",
+    )
+    traces_ratio: float = Field(
+        1.0, ge=0, le=1, description="Share of requests traced, where the caller does not say"
     )
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
         "INFO", description="Least severe log lines to write"

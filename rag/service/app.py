@@ -35,6 +35,7 @@ from rag.service.reranking import Reranking
 from rag.service.routes import create_app
 from rag.service.schemas import Limits
 from rag.service.state import Service
+from rag.service.tracing import Tracing
 from rag.service.vector_cache import VectorCache
 from rag.settings import Settings
 
@@ -206,10 +207,11 @@ async def _serve(settings: Settings, listener: socket.socket) -> int:
     service = Service(
         limits_of(settings), max_in_flight=settings.max_in_flight, access=access_of(settings)
     )
+    tracing = Tracing(settings.traces_url, ratio=settings.traces_ratio)
     metrics.watch(service)
     server = _Server(
         uvicorn.Config(
-            create_app(service, metrics),
+            create_app(service, metrics, tracing=tracing, logged=settings.log_requests),
             log_config=None,
             access_log=False,
             server_header=False,
@@ -237,6 +239,7 @@ async def _serve(settings: Settings, listener: socket.socket) -> int:
     clean = not loader.is_alive()
     if service.engine is not None:
         clean = await service.engine.close() and clean
+    await asyncio.to_thread(tracing.flush)
     logger.info("stopped")
     return _end(loader.exit_code, clean=clean)
 

@@ -1,97 +1,57 @@
-"""POST /invocations: one JSON object or JSON Lines in; a reply, lines or a stream out.
-
-A plain ASGI application: the one hot route passes no middleware and no dependency injection.
-"""
+"""POST /invocations: one JSON object or JSON Lines in; a reply, lines or a stream out."""
 
 from __future__ import annotations
 
 import asyncio
-import logging
 import time
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from typing import Any
 
-from rag.errors import InvalidRequest, NotReady
+from rag import logs
+from rag.errors import InvalidRequest
 from rag.service import json_lines, negotiation, replies
-from rag.service.body import ClientLeft, Receive, read_body
+from rag.service.body import ClientLeft, read_body
 from rag.service.engine import Call, Done, Engine, Found
 from rag.service.errors import problem_of
+from rag.service.handling import READER_GRACE_S
 from rag.service.metrics import Metrics
-from rag.service.negotiation import Headers
 from rag.service.schemas import InvocationRequest, parse_request
-from rag.service.state import Phase, Service
-from rag.service.streaming import STREAMS, Exchange, Send, watching
-
-logger = logging.getLogger(__name__)
-
-CLIENT_LEFT = 499
-READER_GRACE_S = 5.0
-"""How long after its deadline a stream may take to be read."""
+from rag.service.state import Service
+from rag.service.streaming import STREAMS, Exchange, watching
+from rag.service.tracing import Tracing
 
 
 class Invocations:
-    """Handles the requests of one service."""
+    """Answers the requests of one service."""
 
-    def __init__(self, service: Service, metrics: Metrics) -> None:
+    def __init__(self, service: Service, metrics: Metrics, tracing: Tracing) -> None:
         self._service = service
         self._metrics = metrics
+        self._tracing = tracing
 
-    async def __call__(self, scope: Mapping[str, Any], receive: Receive, send: Send) -> None:
-        arrived = time.monotonic()
-        headers = negotiation.read_headers(scope["headers"])
-        attributes = negotiation.sanitised(headers.attributes)
-        exchange = Exchange(send, negotiation.request_id_of(headers), attributes)
-        status = CLIENT_LEFT
-        try:
-            await self._answer(headers, receive, exchange, arrived)
-            status = exchange.status
-        except ClientLeft:
-            logger.debug("the client left", extra={"request_id": exchange.request_id})
-        except asyncio.CancelledError:
-            if self._service.phase is not Phase.DRAINING:
-                raise
-            status = await self._fail(exchange, NotReady("the service is shutting down; retry"))
-        except Exception as error:  # noqa: BLE001 - every failure is an answer, see errors.py
-            status = await self._fail(exchange, error)
-        finally:
-            self._metrics.request(status)
-
-    async def _fail(self, exchange: Exchange, error: Exception) -> int:
-        """Tells the client; the status that counts, though a stream began with 200."""
-        problem = problem_of(error, exchange.request_id)
-        try:
-            async with asyncio.timeout(READER_GRACE_S):
-                await exchange.fail(problem)
-        except TimeoutError:
-            return CLIENT_LEFT  # a reader who reads nothing is told nothing
-        return problem.status
-
-    async def _answer(
-        self, headers: Headers, receive: Receive, exchange: Exchange, arrived: float
-    ) -> None:
-        limits = self._service.limits
-        credential = negotiation.credential_of(headers)
+    async def answer(self, exchange: Exchange) -> None:
+        """One exchange, to its end; raises what goes wrong before a reply has begun."""
+        limits, headers = self._service.limits, exchange.headers
         with self._service.admit() as engine:
             lines = negotiation.is_json_lines(headers.content_type)
             body = await read_body(
-                receive,
+                exchange.receive,
                 length=headers.content_length,
                 most_bytes=limits.max_payload_bytes,
-                deadline=arrived + limits.default_deadline_ms / 1e3,
+                deadline=exchange.arrived + limits.default_deadline_ms / 1e3,
             )
             if lines:
-                await self._lines(engine, body, headers, receive, exchange, arrived)
+                await self._lines(engine, body, exchange)
                 return
             request = parse_request(body, limits)
-            if request.request_id and not negotiation.named_request_id(headers):
-                exchange.request_id = request.request_id
-            call = self._call(request, exchange.request_id, arrived, credential)
+            exchange.named(request.request_id)
+            call = self._call(request, exchange.request_id, exchange.arrived, exchange.credential)
             if call.request.stream:
-                await self._stream(engine, call, headers, receive, exchange)
+                await self._stream(engine, call, exchange)
                 return
             media_type = negotiation.choose(headers.accept, (negotiation.JSON,))
-            async with watching(receive):
+            async with watching(exchange.receive):
                 reply = await whole_reply(engine, call)
             await exchange.reply(replies.dumps(reply), media_type=media_type)
 
@@ -102,19 +62,17 @@ class Invocations:
         milliseconds = request.deadline_ms or self._service.limits.default_deadline_ms
         return Call(request, request_id, arrived, arrived + milliseconds / 1e3)
 
-    async def _stream(
-        self, engine: Engine, call: Call, headers: Headers, receive: Receive, exchange: Exchange
-    ) -> None:
+    async def _stream(self, engine: Engine, call: Call, exchange: Exchange) -> None:
         """Frames as they are made. The head is sent with the first of them, so that a failure
         before it has a status of its own.
         """
-        media_type = negotiation.choose(headers.accept, STREAMS)
+        media_type = negotiation.choose(exchange.headers.accept, STREAMS)
         primed = 1
         if call.request.on_generator_failure == "error" and call.request.mode == "answer":
             primed = 2  # the caller would rather have the generator's status than the passages
         try:
             async with asyncio.timeout_at(call.deadline + READER_GRACE_S):
-                async with aclosing(frames(engine, call)) as made, watching(receive):
+                async with aclosing(frames(engine, call)) as made, watching(exchange.receive):
                     first = [await anext(made) for _ in range(primed)]
                     await exchange.open(media_type)
                     for frame in first:
@@ -125,51 +83,43 @@ class Invocations:
         except TimeoutError:  # every stage keeps the deadline: it is the reader who does not
             raise ClientLeft from None
 
-    async def _lines(
-        self,
-        engine: Engine,
-        body: bytes,
-        headers: Headers,
-        receive: Receive,
-        exchange: Exchange,
-        arrived: float,
-    ) -> None:
-        limits = self._service.limits
+    async def _lines(self, engine: Engine, body: bytes, exchange: Exchange) -> None:
+        limits, headers = self._service.limits, exchange.headers
         sent = headers.content_type.partition(";")[0].strip().lower()
         media_type = negotiation.choose(headers.accept, (sent, *negotiation.JSON_LINES))
         lines = json_lines.records(body, limits.max_records)
-        credential = negotiation.credential_of(headers)
-        if credential:
-            self._service.access.claims(credential)
+        if exchange.credential:
+            self._service.access.claims(exchange.credential)
 
         async def answer(line: bytes, number: int) -> bytes:
-            began = time.monotonic() if limits.deadline_per_record else arrived
-            request_id = f"{exchange.request_id}-{number}"
-            return await self._record(engine, line, request_id, began, credential)
+            began = time.monotonic() if limits.deadline_per_record else exchange.arrived
+            return await self._record(engine, line, number, began, exchange)
 
-        async with watching(receive):
+        async with watching(exchange.receive):
             reply = await json_lines.answer_all(
                 lines, answer, concurrency=limits.record_concurrency
             )
         await exchange.reply(reply, media_type=media_type)
 
     async def _record(
-        self, engine: Engine, line: bytes, request_id: str, began: float, credential: str
+        self, engine: Engine, line: bytes, number: int, began: float, exchange: Exchange
     ) -> bytes:
         """One record's line: its reply or its error."""
-        try:
-            request = parse_request(line, self._service.limits)
-            if request.stream:
-                raise InvalidRequest("stream is true in a JSON Lines record; leave it out")
-            request_id = request.request_id or request_id
-            call = self._call(request, request_id, began, credential)
-            reply = replies.dumps(await whole_reply(engine, call))
-        except Exception as error:  # noqa: BLE001 - every failure is an answer, see errors.py
-            problem = problem_of(error, request_id)
-            self._metrics.record(problem.status)
-            return problem.to_json(request_id)
-        self._metrics.record(200)
-        return reply
+        request_id = f"{exchange.request_id}-{number}"
+        with logs.about(request_id=request_id), self._tracing.span("record", began=began):
+            try:
+                request = parse_request(line, self._service.limits)
+                if request.stream:
+                    raise InvalidRequest("stream is true in a JSON Lines record; leave it out")
+                request_id = request.request_id or request_id
+                call = self._call(request, request_id, began, exchange.credential)
+                reply = replies.dumps(await whole_reply(engine, call))
+            except Exception as error:  # noqa: BLE001 - every failure is an answer, see errors.py
+                problem = problem_of(error, request_id)
+                self._metrics.record(problem.status)
+                return problem.to_json(request_id)
+            self._metrics.record(200)
+            return reply
 
 
 async def whole_reply(engine: Engine, call: Call) -> dict[str, Any]:

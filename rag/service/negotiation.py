@@ -23,7 +23,9 @@ _BEARER = re.compile(r"bearer +(\S+) *", re.IGNORECASE)
 
 
 class Headers(NamedTuple):
-    """The headers of one request that this service reads, '' where absent."""
+    """The headers of one request that this service reads, '' where absent; `trace` is W3C's
+    traceparent and tracestate.
+    """
 
     content_type: str
     accept: str
@@ -32,6 +34,7 @@ class Headers(NamedTuple):
     content_length: int | None
     authorization: str = ""
     api_key: str = ""
+    trace: tuple[str, str] = ("", "")
 
 
 def read_headers(raw: Iterable[tuple[bytes, bytes]]) -> Headers:
@@ -48,6 +51,10 @@ def read_headers(raw: Iterable[tuple[bytes, bytes]]) -> Headers:
         content_length=int(length) if length.isdigit() else None,
         authorization=found.get(b"authorization", b"").decode("latin-1"),
         api_key=found.get(b"x-api-key", b"").decode("latin-1"),
+        trace=(
+            found.get(b"traceparent", b"").decode("latin-1"),
+            found.get(b"tracestate", b"").decode("latin-1"),
+        ),
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 from fastapi import FastAPI, Request
@@ -13,11 +14,13 @@ import rag
 from rag.service import metrics as prometheus
 from rag.service import negotiation, replies
 from rag.service.errors import Problem
+from rag.service.handling import Handler, Logged
 from rag.service.invocations import Invocations
 from rag.service.metrics import Metrics
 from rag.service.openapi import document
 from rag.service.schemas import Limits
 from rag.service.state import Service
+from rag.service.tracing import Tracing
 
 DESCRIPTION = "Retrieval-augmented generation over one sealed bundle."
 BATCH_PAYLOAD_MB = 1
@@ -25,8 +28,16 @@ BATCH_PAYLOAD_MB = 1
 BATCH_CONCURRENCY = 8
 
 
-def create_app(service: Service, metrics: Metrics) -> FastAPI:
+def create_app(
+    service: Service,
+    metrics: Metrics,
+    *,
+    tracing: Tracing | None = None,
+    logged: Logged = "failures",
+) -> FastAPI:
     """The application of one service; it answers /ping from the first moment on."""
+    tracing = tracing or Tracing()
+    around = partial(Handler, service=service, metrics=metrics, tracing=tracing, logged=logged)
     app = FastAPI(
         title="rag-containers",
         version=rag.__version__,
@@ -36,7 +47,7 @@ def create_app(service: Service, metrics: Metrics) -> FastAPI:
     )
     app.add_route(
         "/invocations",
-        Invocations(service, metrics),  # type: ignore[arg-type]
+        around(Invocations(service, metrics, tracing).answer),  # type: ignore[arg-type]
         methods=["POST"],
         include_in_schema=False,
     )

@@ -9,7 +9,17 @@ from typing import Any
 
 from rag.service.body import ClientLeft, Receive, client_left
 from rag.service.errors import Problem
-from rag.service.negotiation import CUSTOM_ATTRIBUTES, EVENTS, JSON, NDJSON
+from rag.service.negotiation import (
+    CUSTOM_ATTRIBUTES,
+    EVENTS,
+    JSON,
+    NDJSON,
+    Headers,
+    credential_of,
+    named_request_id,
+    request_id_of,
+    sanitised,
+)
 from rag.service.replies import dumps
 
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
@@ -17,15 +27,29 @@ STREAMS = (NDJSON, EVENTS)
 
 
 class Exchange:
-    """One reply under way. Each carries the request id and the sanitised custom attributes."""
+    """One request and its reply under way, since `arrived`, a `time.monotonic()` moment.
 
-    def __init__(self, send: Send, request_id: str, attributes: str) -> None:
-        self._send = send
-        self._media_type = ""
-        self.request_id = request_id
+    Each reply carries the request id and the sanitised custom attributes. `credential` is the API
+    key of the headers, '' for none; what is put into `about` is on the request's log lines.
+    """
+
+    def __init__(self, headers: Headers, receive: Receive, send: Send, arrived: float) -> None:
+        self.headers = headers
+        self.receive = receive
+        self.arrived = arrived
+        self.credential = credential_of(headers)
+        self.request_id = request_id_of(headers)
+        self.about: dict[str, object] = {}
         self.status = 0
         """The status that was sent; 0 before."""
-        self._attributes = attributes
+        self._send = send
+        self._media_type = ""
+        self._attributes = sanitised(headers.attributes)
+
+    def named(self, request_id: str | None) -> None:
+        """Takes over the id that a body gives, unless a header has given one."""
+        if request_id and not named_request_id(self.headers):
+            self.request_id = self.about["request_id"] = request_id
 
     async def reply(
         self,

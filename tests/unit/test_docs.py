@@ -87,7 +87,7 @@ def test_fusion_methods_and_version_are_told() -> None:
 
 def test_extras_and_commands_are_declared() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    extras = {"cpu", "gpu", "indexer", "eval", "korean", "langchain", "dev"}
+    extras = {"cpu", "gpu", "indexer", "eval", "korean", "langchain", "otel", "dev"}
     assert extras <= set(project["optional-dependencies"])
     assert set(project["scripts"]) == {"rag", "rag-indexer", "rag-eval"}
 

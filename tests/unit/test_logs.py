@@ -37,6 +37,19 @@ def test_a_line_carries_its_extra_fields(stream: io.StringIO) -> None:
     }  # fmt: skip
 
 
+def test_lines_carry_what_they_are_about(stream: io.StringIO) -> None:
+    with logs.about(request_id="r-1") as fields:
+        fields["key"] = "team-a"
+        logging.getLogger("a").info("one")
+        with logs.about(request_id="r-1-2"):
+            logging.getLogger("a").info("two", extra={"key": "own"})
+    logging.getLogger("a").info("three")
+    one, two, three = lines(stream)
+    assert (one["request_id"], one["key"]) == ("r-1", "team-a")
+    assert (two["request_id"], two["key"]) == ("r-1-2", "own")
+    assert "request_id" not in three
+
+
 def test_a_traceback_stays_on_its_line(stream: io.StringIO) -> None:
     try:
         raise ValueError("broken")
