@@ -22,6 +22,9 @@ RagError
     │   └── InvalidFilter
     ├── Unauthorized
     ├── Forbidden
+    ├── NoSuchBundle
+    ├── BundleLoaded            the name is taken by a bundle that is loaded
+    ├── OutOfMemory             a bundle does not fit beside those that are loaded
     ├── NotAcceptable
     ├── PayloadTooLarge
     ├── UnsupportedMediaType
@@ -128,6 +131,18 @@ class Unauthorized(RequestError):
 
 
 class Forbidden(RequestError):
+    pass
+
+
+class NoSuchBundle(RequestError):
+    pass
+
+
+class BundleLoaded(RequestError):
+    pass
+
+
+class OutOfMemory(RequestError):
     pass
 
 

@@ -39,16 +39,21 @@ class JsonLines(logging.Formatter):
 
 
 @contextmanager
-def about(**fields: object) -> Iterator[dict[str, object]]:
-    """Adds `fields`, and what is put into the dictionary it gives, to every line that this task,
-    and tasks begun in it, log meanwhile.
-    """
+def about(**fields: object) -> Iterator[None]:
+    """Adds `fields` to every line that this task, and tasks begun in it, log meanwhile."""
     within = (_about.get() or {}) | fields
     token = _about.set(within)
     try:
-        yield within
+        yield
     finally:
         _about.reset(token)
+
+
+def note(**fields: object) -> None:
+    """Adds `fields` to the lines of the innermost `about`, if there is one."""
+    within = _about.get()
+    if within is not None:
+        within.update(fields)
 
 
 def configure(level: str = "INFO", stream: TextIO | None = None) -> None:

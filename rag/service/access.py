@@ -16,6 +16,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, StringConstraints, ValidationError
 
+from rag import logs
 from rag.errors import ConfigurationError, Forbidden, InvalidFilter, Unauthorized
 from rag.index import filters
 from rag.service.schemas import InvocationRequest
@@ -99,6 +100,7 @@ class Access:
 
     def admit(self, request: InvocationRequest, credential: str, bundle: str) -> InvocationRequest:
         """`request` as its key lets it search `bundle`; a key in the body wins over `credential`.
+        The log lines of the current task name the key from here on.
 
         Raises Unauthorized, Forbidden where the key may not ask this bundle, InvalidFilter.
         """
@@ -106,6 +108,7 @@ class Access:
             return request
         own = request.api_key
         claims = self.claims(credential if own is None else own.get_secret_value())
+        logs.note(key=claims.name)
         if claims.bundles is not None and bundle not in claims.bundles:
             raise Forbidden(f"the key '{claims.name}' may not ask this bundle; use another key")
         where = claims.narrowed(request.filter)

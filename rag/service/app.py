@@ -28,7 +28,7 @@ from rag.retrieval.opening import load_proven, warm
 from rag.retrieval.searcher import Searcher
 from rag.service.access import Access
 from rag.service.encoding import EncoderPool, EncoderStage
-from rag.service.engine import Engine
+from rag.service.engine import Done, Engine
 from rag.service.expanding import Expander
 from rag.service.metrics import Metrics
 from rag.service.reranking import Reranking
@@ -89,7 +89,9 @@ def make_encoders(settings: Settings, metrics: Metrics) -> EncoderPool:
     return EncoderPool(start, cache)
 
 
-def load_engine(settings: Settings, metrics: Metrics, encoders: EncoderPool) -> Engine:
+def load_engine(
+    settings: Settings, metrics: Metrics, encoders: EncoderPool, tracing: Tracing
+) -> Engine:
     """Everything that answers: bundle verified, encoder proven, first search made.
 
     Blocks for seconds. Raises BundleError, StorageError, ConfigurationError.
@@ -115,6 +117,11 @@ def load_engine(settings: Settings, metrics: Metrics, encoders: EncoderPool) -> 
     )
     version = bundle.manifest.version
     metrics.index(version)
+
+    def done(event: Done) -> None:
+        metrics.done(event)
+        tracing.stages(event)
+
     return Engine(
         searcher,
         encoder,
@@ -129,7 +136,7 @@ def load_engine(settings: Settings, metrics: Metrics, encoders: EncoderPool) -> 
         reranking=reranking,
         stalled_after_s=settings.batch_stalled_after_s,
         observe_search=metrics.searched,
-        observe_done=metrics.done,
+        observe_done=done,
     )
 
 
@@ -229,7 +236,7 @@ async def _serve(settings: Settings, listener: socket.socket) -> int:
     serving = asyncio.create_task(server.serve(sockets=[listener]))
     serving.add_done_callback(lambda _: stop.set())
     logger.info("listening on %s:%d", *listener.getsockname()[:2])
-    loader = _Loader(settings, metrics, make_encoders(settings, metrics), service, stop)
+    loader = _Loader(settings, metrics, make_encoders(settings, metrics), tracing, service, stop)
     loader.start()
     await stop.wait()
     logger.info("stopping: %d requests in flight", service.in_flight)
@@ -237,8 +244,7 @@ async def _serve(settings: Settings, listener: socket.socket) -> int:
     server.should_exit = True
     await serving
     clean = not loader.is_alive()
-    if service.engine is not None:
-        clean = await service.engine.close() and clean
+    clean = await service.close() and clean
     await asyncio.to_thread(tracing.flush)
     logger.info("stopped")
     return _end(loader.exit_code, clean=clean)
@@ -255,6 +261,7 @@ class _Loader(threading.Thread):
         settings: Settings,
         metrics: Metrics,
         encoders: EncoderPool,
+        tracing: Tracing,
         service: Service,
         stop: asyncio.Event,
     ) -> None:
@@ -263,6 +270,7 @@ class _Loader(threading.Thread):
         self._settings = settings
         self._metrics = metrics
         self._encoders = encoders
+        self._tracing = tracing
         self._service = service
         self._stopping = stop
         self._loop = asyncio.get_running_loop()
@@ -270,7 +278,7 @@ class _Loader(threading.Thread):
     def run(self) -> None:
         began = time.monotonic()
         try:
-            engine = load_engine(self._settings, self._metrics, self._encoders)
+            engine = load_engine(self._settings, self._metrics, self._encoders, self._tracing)
         except RagError as error:
             logger.critical("cannot serve %s: %s", self._settings.bundle, error)
         except Exception:

@@ -17,6 +17,7 @@ from rag.service.engine import Call
 from rag.service.invocations import whole_reply
 from rag.service.metrics import Metrics
 from rag.service.schemas import parse_request
+from rag.service.tracing import Tracing
 from rag.settings import Settings
 
 TIMEOUT_S = 70.0
@@ -56,7 +57,7 @@ def ask_bundle(settings: Settings, request: Mapping[str, Any]) -> dict[str, Any]
     """
     parsed = parse_request(orjson.dumps(dict(request)), limits_of(settings))
     metrics = Metrics()
-    engine = load_engine(settings, metrics, make_encoders(settings, metrics))
+    engine = load_engine(settings, metrics, make_encoders(settings, metrics), Tracing())
     now = time.monotonic()
     deadline = now + (parsed.deadline_ms or settings.default_deadline_ms) / 1e3
 

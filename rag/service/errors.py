@@ -19,7 +19,9 @@ STATUS: Mapping[type[errors.RequestError], int] = {
     errors.InvalidFilter: 400,
     errors.Unauthorized: 401,
     errors.Forbidden: 403,
+    errors.NoSuchBundle: 404,
     errors.NotAcceptable: 406,
+    errors.BundleLoaded: 409,
     errors.PayloadTooLarge: 413,
     errors.UnsupportedMediaType: 415,
     errors.Overloaded: 429,
@@ -38,6 +40,7 @@ STATUS: Mapping[type[errors.RequestError], int] = {
     errors.GeneratorTimeout: 504,
     errors.RerankerTimeout: 504,
     errors.DeadlineExceeded: 504,
+    errors.OutOfMemory: 507,
 }
 INTERNAL = "internal error; the log has its cause under this request_id"
 

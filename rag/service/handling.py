@@ -54,12 +54,11 @@ class Handler:
         exchange = Exchange(read_headers(scope["headers"]), receive, send, arrived)
         name = f"{scope['method']} {scope['path']}"
         with (
-            logs.about(request_id=exchange.request_id) as about,
+            logs.about(request_id=exchange.request_id),
             self._tracing.span(name, began=arrived, trace=exchange.headers.trace) as span,
         ):
-            exchange.about = about
             if span is not None:
-                about["trace_id"] = trace_id_of(span)
+                logs.note(trace_id=trace_id_of(span))
             status = CLIENT_LEFT
             try:
                 status = await self._status(exchange)
@@ -89,7 +88,7 @@ class Handler:
     async def _fail(self, exchange: Exchange, error: Exception) -> int:
         """Tells the client; the status that counts."""
         problem = problem_of(error, exchange.request_id)
-        exchange.about["error"] = problem.type
+        logs.note(error=problem.type)
         try:
             async with asyncio.timeout(READER_GRACE_S):
                 await exchange.fail(problem)

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mappin
 from contextlib import asynccontextmanager
 from typing import Any
 
+from rag import logs
 from rag.service.body import ClientLeft, Receive, client_left
 from rag.service.errors import Problem
 from rag.service.negotiation import (
@@ -30,7 +31,7 @@ class Exchange:
     """One request and its reply under way, since `arrived`, a `time.monotonic()` moment.
 
     Each reply carries the request id and the sanitised custom attributes. `credential` is the API
-    key of the headers, '' for none; what is put into `about` is on the request's log lines.
+    key of the headers, '' for none.
     """
 
     def __init__(self, headers: Headers, receive: Receive, send: Send, arrived: float) -> None:
@@ -39,7 +40,6 @@ class Exchange:
         self.arrived = arrived
         self.credential = credential_of(headers)
         self.request_id = request_id_of(headers)
-        self.about: dict[str, object] = {}
         self.status = 0
         """The status that was sent; 0 before."""
         self._send = send
@@ -49,7 +49,8 @@ class Exchange:
     def named(self, request_id: str | None) -> None:
         """Takes over the id that a body gives, unless a header has given one."""
         if request_id and not named_request_id(self.headers):
-            self.request_id = self.about["request_id"] = request_id
+            self.request_id = request_id
+            logs.note(request_id=request_id)
 
     async def reply(
         self,

@@ -28,12 +28,14 @@ from rag.models.openai_generator import OpenAIGenerator
 from rag.retrieval.opening import Opened, open_retriever
 from rag.service.access import Access
 from rag.service.encoding import EncoderStage
-from rag.service.engine import Engine
+from rag.service.engine import Done, Engine
 from rag.service.expanding import Expander
+from rag.service.handling import Logged
 from rag.service.metrics import Metrics
 from rag.service.routes import create_app
 from rag.service.schemas import Limits
 from rag.service.state import Service
+from rag.service.tracing import Tracing
 from rag.service.vector_cache import VectorCache
 
 DOCUMENTS = {
@@ -98,13 +100,14 @@ class TappedEmbedder:
 class Running:
     """A server in a thread of its own, on a free port."""
 
-    def __init__(self, service: Service, metrics: Metrics) -> None:
+    def __init__(self, service: Service, metrics: Metrics, **options: Any) -> None:
         self.service = service
         self.metrics = metrics
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         config = uvicorn.Config(
-            create_app(service, metrics), host="127.0.0.1", port=self.port, log_config=None,
+            create_app(service, metrics, **options), host="127.0.0.1", port=self.port,
+            log_config=None,
             access_log=False, lifespan="off", timeout_graceful_shutdown=1,
         )  # fmt: skip
         self._server = uvicorn.Server(config)
@@ -117,8 +120,7 @@ class Running:
     async def _serve(self) -> None:
         self.loop = asyncio.get_running_loop()
         await self._server.serve()
-        if self.service.engine is not None:
-            await self.service.engine.close()
+        await self.service.close()
 
     def start(self) -> None:
         self._thread.start()
@@ -166,9 +168,17 @@ def launch(opened: Opened) -> Callable[..., contextlib.AbstractContextManager[Ru
         query_cache_bytes: int = 0,
         stalled_after_s: float = 120.0,
         access: Access | None = None,
+        tracing: Tracing | None = None,
+        logged: Logged = "failures",
         opened: Opened = opened,
     ) -> Iterator[Running]:
         metrics = Metrics()
+
+        def done(event: Done) -> None:
+            metrics.done(event)
+            if tracing is not None:
+                tracing.stages(event)
+
         service = Service(limits or Limits(), max_in_flight=max_in_flight, access=access)
         metrics.watch(service)
         embedder = opened.embedder
@@ -197,11 +207,11 @@ def launch(opened: Opened) -> Callable[..., contextlib.AbstractContextManager[Ru
             reranking=reranking,
             stalled_after_s=stalled_after_s,
             observe_search=metrics.searched,
-            observe_done=metrics.done,
+            observe_done=done,
         )
         if loaded:
             service.begin(engine)
-        running = Running(service, metrics)
+        running = Running(service, metrics, tracing=tracing, logged=logged)
         running.start()
         try:
             yield running

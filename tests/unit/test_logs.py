@@ -38,8 +38,9 @@ def test_a_line_carries_its_extra_fields(stream: io.StringIO) -> None:
 
 
 def test_lines_carry_what_they_are_about(stream: io.StringIO) -> None:
-    with logs.about(request_id="r-1") as fields:
-        fields["key"] = "team-a"
+    logs.note(key="nobody's")
+    with logs.about(request_id="r-1"):
+        logs.note(key="team-a")
         logging.getLogger("a").info("one")
         with logs.about(request_id="r-1-2"):
             logging.getLogger("a").info("two", extra={"key": "own"})

@@ -11,7 +11,7 @@ import pytest
 from rag import errors
 from rag.service.errors import STATUS, one_line, problem_of, status_of, type_name
 
-ALLOWED = {400, 401, 403, 406, 413, 415, 429, 500, 502, 503, 504}
+ALLOWED = {400, 401, 403, 404, 406, 409, 413, 415, 429, 500, 502, 503, 504, 507}
 
 
 def request_errors(kind: type[errors.RequestError]) -> Iterator[type[errors.RequestError]]:
