@@ -29,6 +29,8 @@ from rag.models.wire.breaker import Breaker
 
 WAIT_INITIAL_S = 0.1
 WAIT_MAX_S = 4.0
+LEAST_S = 0.1
+"""Another attempt is not begun with less time than this."""
 SILENT_AFTER_S = 5.0
 """A timeout is held against the endpoint only if it had said nothing for so long: a caller's short
 deadline says nothing of the endpoint."""
@@ -60,7 +62,7 @@ class ResilientGenerator:
         self._first_token_s = first_token_s
         self._silent_after_s = min(silent_after_s, first_token_s or silent_after_s)
         self._wait = wait_exponential_jitter(
-            initial=wait_initial_s, max=WAIT_MAX_S, jitter=wait_initial_s
+            multiplier=wait_initial_s, max=WAIT_MAX_S, jitter=wait_initial_s
         )
 
     @property
@@ -96,7 +98,7 @@ class ResilientGenerator:
         if isinstance(_failure_of(state), GeneratorCircuitOpen):
             return True
         last = state.attempt_number >= self._attempts
-        return last or time.monotonic() + state.upcoming_sleep >= deadline
+        return last or time.monotonic() + state.upcoming_sleep >= deadline - LEAST_S
 
 
 class _Attempt:

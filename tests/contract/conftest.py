@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
+from aws_runtime import KEY, REGION, SECRET, FakeAwsRuntime
 
 CHAT_TEMPLATE = (
     "{% for m in messages %}<|turn|>{{ m.role }}\n{{ m.content }}{% endfor %}<|turn|>assistant\n"
@@ -92,6 +93,19 @@ def chat_endpoint(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ChatEndp
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait(10)
+
+
+@pytest.fixture(scope="session")
+def aws_runtime() -> Iterator[FakeAwsRuntime]:
+    """A fake of SageMaker's and Bedrock's runtimes; the environment holds credentials for it."""
+    runtime = FakeAwsRuntime()
+    runtime.start()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("AWS_ACCESS_KEY_ID", KEY)
+        patch.setenv("AWS_SECRET_ACCESS_KEY", SECRET)
+        patch.setenv("AWS_DEFAULT_REGION", REGION)
+        yield runtime
+    runtime.stop()
 
 
 def _wait_until_healthy(url: str, process: subprocess.Popen[bytes], log: Path) -> None:

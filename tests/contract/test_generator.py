@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import re
 import time
 from collections.abc import AsyncIterator, Callable
@@ -14,10 +15,13 @@ import httpx
 import pytest
 
 from rag.errors import GeneratorFailure, GeneratorTimeout
+from rag.models.bedrock_generator import BedrockGenerator
 from rag.models.extractive import ExtractiveGenerator
 from rag.models.generator import Delta, Generator, Prompt
 from rag.models.langchain_generator import LangChainGenerator
+from rag.models.load_generator import GeneratorSpec, load_generator
 from rag.models.openai_generator import OpenAIGenerator
+from rag.models.sagemaker_generator import SageMakerGenerator
 from rag.types import Chunk, Message, Passage
 
 
@@ -48,16 +52,33 @@ class Case:
     is_endpoint: bool
 
 
-def of_endpoint(kind: str, chat_endpoint: Any) -> Case:
+CHAT = ("openai", "langchain", "resilient")
+ON_AWS = ("sagemaker-messages", "sagemaker-lmi", "sagemaker-tgi", "bedrock")
+ENDPOINTS = (*CHAT, *ON_AWS)
+
+
+def of_endpoint(kind: str, request: pytest.FixtureRequest) -> Case:
+    if kind in ON_AWS:
+        url = request.getfixturevalue("aws_runtime").url
+        if kind == "bedrock":
+            return Case(lambda: BedrockGenerator("a.model-v1:0", endpoint_url=url), True)
+        dialect: Any = kind.removeprefix("sagemaker-")
+        return Case(
+            lambda: SageMakerGenerator("my-endpoint", dialect=dialect, endpoint_url=url), True
+        )
+    chat = request.getfixturevalue("chat_endpoint")
     if kind == "openai":
-        return Case(lambda: OpenAIGenerator(chat_endpoint.url, chat_endpoint.model), True)
+        return Case(lambda: OpenAIGenerator(chat.url, chat.model), True)
+    if kind == "resilient":
+        spec = GeneratorSpec("openai", url=chat.url, model=chat.model)
+        return Case(lambda: load_generator(spec), True)
     openai = pytest.importorskip("langchain_openai", reason="install rag-containers[dev]")
 
     def make() -> Generator:
         model = openai.ChatOpenAI(
-            base_url=f"{chat_endpoint.url}/v1",
+            base_url=f"{chat.url}/v1",
             api_key="sk-very-secret",
-            model=chat_endpoint.model,
+            model=chat.model,
             http_async_client=httpx.AsyncClient(trust_env=False),
         )
         return LangChainGenerator(model, options=server_options)
@@ -70,16 +91,16 @@ def server_options(prompt: Prompt) -> dict[str, Any]:
     return {"temperature": prompt.temperature, "extra_body": {"max_tokens": prompt.max_tokens}}
 
 
-@pytest.fixture(params=["openai", "langchain"])
-def endpoint(request: pytest.FixtureRequest, chat_endpoint: Any) -> Case:
-    return of_endpoint(request.param, chat_endpoint)
+@pytest.fixture(params=ENDPOINTS)
+def endpoint(request: pytest.FixtureRequest) -> Case:
+    return of_endpoint(request.param, request)
 
 
-@pytest.fixture(params=["extractive", "openai", "langchain"])
+@pytest.fixture(params=["extractive", *ENDPOINTS])
 def case(request: pytest.FixtureRequest) -> Case:
     if request.param == "extractive":
         return Case(lambda: ExtractiveGenerator(words), False)
-    return of_endpoint(request.param, request.getfixturevalue("chat_endpoint"))
+    return of_endpoint(request.param, request)
 
 
 async def collect(stream: AsyncIterator[Delta]) -> list[str]:
@@ -226,4 +247,78 @@ def test_what_the_endpoint_refuses_is_a_generator_failure(endpoint: Case) -> Non
             await generator.aclose()
 
     with pytest.raises(GeneratorFailure, match="endpoint"):
+        anyio.run(ask)
+
+
+def sdk(runtime: Any, service: str) -> Any:
+    boto3 = pytest.importorskip("boto3", reason="install rag-containers[dev]")
+    return boto3.client(service, endpoint_url=runtime.url)
+
+
+def test_the_fake_runtime_speaks_as_the_sdk_expects(aws_runtime: Any) -> None:
+    """The SDK of AWS reads the fake's framing and hears what our generators hear."""
+    turns = [{"role": "user", "content": [{"text": QUESTIONS[0]}]}]
+    converse = {
+        "modelId": "a.model-v1:0",
+        "messages": turns,
+        "inferenceConfig": {"maxTokens": 24, "temperature": 0.0},
+    }
+    client = sdk(aws_runtime, "bedrock-runtime")
+    events = list(client.converse_stream(**converse)["stream"])
+    said = "".join(
+        e["contentBlockDelta"]["delta"]["text"] for e in events if "contentBlockDelta" in e
+    )
+    whole = client.converse(**converse)["output"]["message"]["content"][0]["text"]
+    chat = {"messages": [{"role": "user", "content": QUESTIONS[0]}], "max_tokens": 24}
+    reply = sdk(aws_runtime, "sagemaker-runtime").invoke_endpoint_with_response_stream(
+        EndpointName="my-endpoint", Body=json.dumps(chat | {"temperature": 0.0})
+    )
+    parts = b"".join(part["PayloadPart"]["Bytes"] for part in reply["Body"])
+    frames = [json.loads(line[6:]) for line in parts.splitlines() if line]
+    heard = "".join(frame["choices"][0]["delta"].get("content", "") for frame in frames)
+
+    async def ask() -> str:
+        generator = BedrockGenerator("a.model-v1:0", endpoint_url=aws_runtime.url)
+        pieces = await collect(generator.stream(prompt(QUESTIONS[0]), deadline=soon()))
+        await generator.aclose()
+        return "".join(pieces)
+
+    assert said == whole == heard == anyio.run(ask)
+    assert len(said) == 24
+
+
+def test_whole_replies_say_what_streams_say(aws_runtime: Any) -> None:
+    url = aws_runtime.url
+
+    async def both(dialect: Any) -> tuple[str, str]:
+        said = []
+        for streams in (True, False):
+            if dialect == "bedrock":
+                made: Generator = BedrockGenerator(
+                    "a.model-v1:0", endpoint_url=url, streams=streams
+                )
+            else:
+                made = SageMakerGenerator(
+                    "my-endpoint", dialect=dialect, endpoint_url=url, streams=streams
+                )
+            said.append("".join(await collect(made.stream(prompt(QUESTIONS[0]), deadline=soon()))))
+            await made.aclose()
+        return said[0], said[1]
+
+    for dialect in ("messages", "lmi", "tgi", "bedrock"):
+        streamed, whole = anyio.run(both, dialect)
+        assert streamed == whole
+        assert len(whole) == 24
+
+
+def test_a_request_signed_with_another_key_is_refused(
+    aws_runtime: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "another")
+
+    async def ask() -> None:
+        made = BedrockGenerator("a.model-v1:0", endpoint_url=aws_runtime.url)
+        await collect(made.stream(prompt("q"), deadline=soon()))
+
+    with pytest.raises(GeneratorFailure, match=r"403.*signature differs"):
         anyio.run(ask)
