@@ -41,7 +41,7 @@ class Bundle:
         self.analyzer: Analyzer = analyzer_from_reference(manifest.analyzer)
         self._queries = QueryAnalysis(self.analyzer)
         self._store = ChunkStore.open(folder)
-        self._dense = DenseLeg.open(folder, manifest.dense)
+        self._dense = DenseLeg.open(folder, manifest.dense, manifest.measured.get("dense"))
         self._sparse = SparseLeg.open(folder, manifest.sparse)
         rows = {"chunks": self._store.rows, "dense": self._dense.rows, "sparse": self._sparse.rows}
         if len({manifest.counts["chunks"], *rows.values()}) != 1:

@@ -1,4 +1,4 @@
-"""The compiled inner loops of the sparse leg: term lookup, posting lists, scoring with top k.
+"""The compiled inner loops of both legs: term lookup, posting lists, top k, inner products.
 
 They are compiled by Numba for one signature each when this module is first imported, which takes
 a second or two, and cached: in the folder NUMBA_CACHE_DIR if it is set, else beside this file,
@@ -252,6 +252,23 @@ def search_postings(
             _sift_down(rows, scores, 0, last)
 
 
+@kernel(
+    types.Array(types.float32, 2, "C", readonly=True),
+    readonly(types.float32),
+    types.float64,
+    types.float32[::1],
+    reorder=True,
+)
+def rounded_products(vectors: Float32, query: Float32, grid: float, out: Float32) -> None:
+    """out[i] = vectors[i] · query in float64, rounded to a multiple of 1 / grid."""
+    wide = query.astype(np.float64)
+    for i in range(out.size):
+        total = 0.0
+        for j in range(wide.size):
+            total += vectors[i, j] * wide[j]
+        out[i] = np.rint(total * grid) / grid
+
+
 def warm() -> None:
     """Runs every kernel once, so that the first request finds them loaded."""
     bytes_ = np.frombuffer(b"a", dtype=np.uint8)
@@ -277,6 +294,8 @@ def warm() -> None:
         np.empty((1, 1), dtype=np.int64),
         np.empty((1, 1), dtype=np.float32),
     )
+    single = np.ones((1, 1), dtype=np.float32)
+    rounded_products(single, single[0], 1.0, single[0].copy())
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -71,16 +72,33 @@ def sparse_case(folder: Path, **options: Any) -> Case:
     return Case(leg, queries, truth)
 
 
-def dense_case(folder: Path, kind: str) -> Case:
+DENSE: dict[str, dict[str, Any]] = {
+    "flat": {"kind": "flat"},
+    "flat float16": {"kind": "flat", "storage": "float16"},
+    "flat int8": {"kind": "flat", "storage": "int8"},
+    "hnsw": {"kind": "hnsw", "ef_search": ROWS},
+    "hnsw float16": {"kind": "hnsw", "ef_search": ROWS, "storage": "float16"},
+    "hnsw int8": {"kind": "hnsw", "ef_search": ROWS, "storage": "int8"},
+    "hnsw int8 alone": {"kind": "hnsw", "ef_search": ROWS, "storage": "int8", "refine": "none"},
+    "ivf": {"kind": "ivf", "lists": 6, "nprobe": 6, "candidates": ROWS},
+    "ivf int8": {"kind": "ivf", "lists": 6, "storage": "int8", "refine": "float32"},
+    "ivf int8 alone": {"kind": "ivf", "lists": 6, "storage": "int8", "refine": "none"},
+    "ivf pq": {"kind": "ivf", "lists": 6, "nprobe": 6, "candidates": ROWS, "storage": "pq"},
+    "ivf pq alone": {"kind": "ivf", "lists": 3, "storage": "pq", "refine": "none"},
+}
+
+
+def dense_case(folder: Path, **options: Any) -> Case:
     vectors = rng.normal(size=(ROWS // 3, 24)).astype(np.float32)
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
     vectors = np.concatenate([vectors, vectors[::-1], vectors])  # every vector three times
-    options = {"ef_search": ROWS, "m": 32} if kind == "hnsw" else {}
-    leg = DenseLeg.open(folder, build_dense(folder, vectors, kind=kind, **options))
+    leg = DenseLeg.open(folder, build_dense(folder, vectors, **options))
     queries = np.concatenate([vectors[:4], -vectors[:2], rng.normal(size=(2, 24))])
     queries = (queries / np.linalg.norm(queries, axis=1, keepdims=True)).astype(np.float32)
-    truth = np.rint(queries.astype(np.float64) @ vectors.T.astype(np.float64) * 2**20) / 2**20
-    return Case(leg, queries, truth.astype(np.float32), exact=kind == "flat")
+    kept = leg.vectors(np.arange(ROWS))
+    assert np.abs(kept - vectors).max() < (0.2 if options.get("refine") == "none" else 0.01)
+    truth = np.rint(queries.astype(np.float64) @ kept.T.astype(np.float64) * 2**20) / 2**20
+    return Case(leg, queries, truth.astype(np.float32), exact=options["kind"] == "flat")
 
 
 CASES = {
@@ -88,8 +106,7 @@ CASES = {
     "bm25s/bm25+": lambda folder: sparse_case(folder, method="bm25+", delta=1.0),
     "bm25s/robertson": lambda folder: sparse_case(folder, method="robertson"),
     "rank-bm25": lambda folder: sparse_case(folder, engine="rank-bm25"),
-    "flat": lambda folder: dense_case(folder, "flat"),
-    "hnsw": lambda folder: dense_case(folder, "hnsw"),
+    **{name: partial(dense_case, **options) for name, options in DENSE.items()},
 }
 
 
@@ -213,9 +230,9 @@ def test_an_empty_sparse_leg(tmp_path: Path, name: str) -> None:
         assert hits.rows.tolist() == [[NO_ROW] * 3] * 2
 
 
-@pytest.mark.parametrize("kind", ["flat", "hnsw"])
-def test_an_empty_dense_leg(tmp_path: Path, kind: str) -> None:
-    reference = build_dense(tmp_path, np.zeros((0, 8), dtype=np.float32), kind=kind)
+@pytest.mark.parametrize("name", DENSE)
+def test_an_empty_dense_leg(tmp_path: Path, name: str) -> None:
+    reference = build_dense(tmp_path, np.zeros((0, 8), dtype=np.float32), **DENSE[name])
     leg = DenseLeg.open(tmp_path, reference)
     hits = leg.search(np.ones((2, 8), dtype=np.float32), 3, None)
     assert leg.rows == 0

@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 
 from rag.errors import BundleCorrupt, BundleMissing, BundleMixed, ConfigurationError, ModelFailure
-from rag.index.dense import FILE, SPARE, DenseLeg, build_dense
+from rag.index.dense import DenseLeg, build_dense
+from rag.index.dense.build import FILE
+from rag.index.dense.stored import SPARE
 from rag.types import Float32
 
 
@@ -31,11 +33,15 @@ def test_the_reference_says_what_was_built(tmp_path: Path) -> None:
         "kind": "flat",
         "dimension": 16,
         "metric": "inner_product",
+        "storage": "float32",
+        "refine": "none",
     }
     assert build_dense(tmp_path, vectors, kind="hnsw", m=8) == {
         "kind": "hnsw",
         "dimension": 16,
         "metric": "inner_product",
+        "storage": "float32",
+        "refine": "none",
         "m": 8,
         "ef_construction": 200,
         "ef_search": 128,
@@ -89,7 +95,7 @@ def test_scores_are_on_the_grid(tmp_path: Path) -> None:
 def test_vectors_are_read_in_blocks_from_a_memory_map(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("rag.index.dense.ROWS_AT_ONCE", 7)
+    monkeypatch.setattr("rag.index.dense.build.ROWS_AT_ONCE", 7)
     np.save(tmp_path / "vectors.npy", random_unit(100))
     mapped = np.load(tmp_path / "vectors.npy", mmap_mode="r")
     leg = open_leg(tmp_path, mapped)
@@ -173,8 +179,8 @@ def test_bad_builds_are_refused(tmp_path: Path) -> None:
     for bad in (np.zeros((2, 4)), np.zeros(4, dtype=np.float32), np.zeros((2, 0), np.float32)):
         with pytest.raises(ValueError, match=r"float32 \(n, d\)"):
             build_dense(tmp_path, bad)
-    with pytest.raises(ConfigurationError, match="unknown dense index 'ivf'"):
-        build_dense(tmp_path, random_unit(2), kind="ivf")
+    with pytest.raises(ConfigurationError, match="unknown dense index 'lsh'"):
+        build_dense(tmp_path, random_unit(2), kind="lsh")
     for kind, options in (("flat", {"m": 3}), ("hnsw", {"m": 0}), ("hnsw", {"links": 3})):
         with pytest.raises(ConfigurationError, match="is no option of"):
             build_dense(tmp_path, random_unit(2), kind=kind, **options)

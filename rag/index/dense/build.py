@@ -1,0 +1,61 @@
+"""Vectors to the dense leg's files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from rag.errors import ModelFailure
+from rag.index.dense.factory import faiss, new_index, new_refinement
+from rag.index.dense.spec import Spec, make_spec
+from rag.types import Float32
+
+FILE = Path("dense") / "index.faiss"
+REFINEMENT = Path("dense") / "refine.faiss"
+ROWS_AT_ONCE = 65_536
+
+
+def build_dense(
+    folder: Path, vectors: Float32, *, threads: int | None = None, **options: Any
+) -> dict[str, Any]:
+    """Writes `folder/dense/index.faiss` from float32 (n, d) unit vectors; returns its reference.
+
+    With refinement, `folder/dense/refine.faiss` too. `vectors` may be a memory map; it is read in
+    blocks. `options` are those of `make_spec`. Raises ConfigurationError for a kind or option that
+    does not exist, ValueError for an array of another shape or type, ModelFailure for values that
+    are not finite.
+    """
+    if vectors.dtype != np.float32 or vectors.ndim != 2 or vectors.shape[1] == 0:
+        raise ValueError(f"vectors must be float32 (n, d), got {vectors.dtype} {vectors.shape}")
+    spec = make_spec(vectors.shape[1], len(vectors), **options)
+    write_dense(folder, vectors, spec, threads=threads)
+    return spec.reference()
+
+
+def write_dense(folder: Path, vectors: Float32, spec: Spec, *, threads: int | None = None) -> None:
+    """Writes the files of `spec`, in place of those that may be there."""
+    if threads is not None:
+        faiss.omp_set_num_threads(threads)
+    check_finite(vectors)
+    index, refinement = new_index(spec, vectors), new_refinement(spec, vectors)
+    for start in range(0, len(vectors), ROWS_AT_ONCE):
+        block = np.ascontiguousarray(vectors[start : start + ROWS_AT_ONCE])
+        index.add(block)
+        if refinement is not None:
+            refinement.add(block)
+    (folder / FILE).parent.mkdir(parents=True, exist_ok=True)
+    faiss.write_index(index, str(folder / FILE))
+    (folder / REFINEMENT).unlink(missing_ok=True)
+    if refinement is not None:
+        faiss.write_index(refinement, str(folder / REFINEMENT))
+
+
+def check_finite(vectors: Float32) -> None:
+    """Raises ModelFailure naming the first row that holds NaN or infinity."""
+    for start in range(0, len(vectors), ROWS_AT_ONCE):
+        finite = np.isfinite(vectors[start : start + ROWS_AT_ONCE]).all(axis=1)
+        if not finite.all():
+            bad = start + int(np.argmin(finite))
+            raise ModelFailure(f"the vector of row {bad} is not finite; the encoder failed on it")

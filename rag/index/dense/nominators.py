@@ -1,0 +1,62 @@
+"""How an index that does not scan everything nominates rows.
+
+What is asked of FAISS depends on the depth only beyond what the options ask for anyway, so that a
+smaller k gives a prefix of a larger one.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+from rag.index.dense.factory import faiss
+from rag.index.dense.spec import Spec
+from rag.index.dense.stored import SPARE
+from rag.types import Float32, Int64
+
+
+class Nominator(Protocol):
+    def nominate(self, queries: Float32, depth: int, selected: int, selector: Any) -> Int64:
+        """Rows (n, at least depth) among the `selected` ones that `selector` admits, in no order,
+        -1 where too few were found.
+        """
+        ...
+
+
+def make_nominator(index: Any, spec: Spec) -> Nominator | None:
+    """The nominator of a FAISS index; None for 'flat'."""
+    if spec.kind == "hnsw":
+        return Graph(index, spec.numbers["ef_search"])
+    if spec.kind == "ivf":
+        return Lists(index, spec.numbers["nprobe"], spec.numbers["candidates"])
+    return None
+
+
+class Graph:
+    """HNSW: as many nominees as the search keeps candidates."""
+
+    def __init__(self, index: Any, ef_search: int) -> None:
+        self._index = index
+        self._ef_search = ef_search
+
+    def nominate(self, queries: Float32, depth: int, selected: int, selector: Any) -> Int64:
+        width = max(self._ef_search, depth + SPARE)
+        parameters = faiss.SearchParametersHNSW(efSearch=width, sel=selector)
+        _, rows = self._index.search(queries, min(width, selected), params=parameters)
+        found: Int64 = rows
+        return found
+
+
+class Lists:
+    """IVF: the best `candidates` of the `nprobe` nearest lists."""
+
+    def __init__(self, index: Any, nprobe: int, candidates: int) -> None:
+        self._index = index
+        self._nprobe = nprobe
+        self._candidates = candidates
+
+    def nominate(self, queries: Float32, depth: int, selected: int, selector: Any) -> Int64:
+        width = max(self._candidates, depth + SPARE)
+        parameters = faiss.SearchParametersIVF(nprobe=self._nprobe, sel=selector)
+        _, rows = self._index.search(queries, min(width, selected), params=parameters)
+        found: Int64 = rows
+        return found
