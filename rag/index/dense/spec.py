@@ -148,7 +148,7 @@ def resolve(reference: Mapping[str, Any], measured: Mapping[str, Any], path: str
 
 def spec_of(reference: Mapping[str, Any]) -> Spec:
     """The index that `reference` describes; KeyError where it describes none."""
-    fixed = ("kind", "dimension", "metric", "storage", "refine")
+    fixed = ("kind", "dimension", "metric", "storage", "refine", "recall_target")
     return Spec(
         reference["kind"],
         reference["dimension"],
