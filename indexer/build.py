@@ -29,16 +29,17 @@ from rag.errors import BuildError, DocumentError, UnreadableDocument
 from rag.index.analyzer import Analyzer, make_analyzer
 from rag.index.bundle import ENCODER
 from rag.index.chunks import DocumentRecord, metadata_problem, write_chunks
-from rag.index.dense import build_dense
+from rag.index.dense import Built, build_chosen
 from rag.index.manifest import FORMAT, Manifest, canonical, chunks_digest, version_id
 from rag.index.seal import inventory, write_manifest
 from rag.index.sparse import build_sparse
 from rag.models.encoder import EncoderConfig, reference, resolve
 from rag.models.load import Backend, load_embedder
+from rag.models.threads import usable_cpus
 from rag.models.tokenizer import Tokenizer
 from rag.retrieval.fusion import DEFAULT as DEFAULT_FUSION
 from rag.storage import is_remote
-from rag.types import Document
+from rag.types import Document, Float32
 
 REPORT = "report.json"
 
@@ -47,9 +48,10 @@ REPORT = "report.json"
 class BuildOptions:
     """What decides a bundle beside its documents, and how the work is done.
 
-    `sparse` and `dense` are passed to `build_sparse` and `build_dense`. `backend`, `device`,
-    `precision` and `threads` say what embeds the passages, `encoder_cache` where exports of
-    encoders are kept between builds; they do not enter the version id.
+    `sparse` and `dense` are passed to `build_sparse` and `build_chosen`; `tune_queries` are texts
+    to tune the dense index for (without: made from passages). They do not enter the version id,
+    nor do `backend`, `device`, `precision` and `threads`, which say what embeds the passages, and
+    `encoder_cache`, where exports of encoders are kept between builds.
     """
 
     encoder: str = "default"
@@ -59,6 +61,7 @@ class BuildOptions:
     analyzer: str = "auto"
     chunker: ChunkerOptions = field(default_factory=ChunkerOptions)
     dense: dict[str, Any] = field(default_factory=dict)
+    tune_queries: Sequence[str] = ()
     sparse: dict[str, Any] = field(default_factory=dict)
     fusion: dict[str, Any] = field(default_factory=lambda: dict(DEFAULT_FUSION))
     safetensors: bool = True
@@ -151,7 +154,7 @@ def build(
         write_chunks(folder, sorted(records, key=lambda r: r.doc_id), spool.in_row_order())
         digest = chunks_digest(spool.chunk_id(p) for p in spool.row_order.tolist())
         clock.lap("chunks")
-        dense = build_dense(folder, vectors, **options.dense)
+        dense = _dense(folder, vectors, options, progress)
         clock.lap("dense")
         analyzer = make_analyzer(options.analyzer)
         with progress.stage("analyse", len(spool)) as step:
@@ -165,7 +168,7 @@ def build(
         "encoder": reference(config),
         "analyzer": analyzer.reference(),
         "chunker": chunker.reference(),
-        "dense": dense,
+        "dense": dense.reference,
         "sparse": sparse,
         "fusion": options.fusion,
     }
@@ -175,7 +178,14 @@ def build(
         "skipped": len(skipped),
         "terms": int(sparse["counts"]["terms"]),
     }
-    manifest = _seal(folder, references, digest, counts, {"encoder": measured}, source.uri)
+    manifest = _seal(
+        folder,
+        references,
+        digest,
+        counts,
+        {"encoder": measured, "dense": dense.measured},
+        source.uri,
+    )
     clock.lap("seal")
     return BuildReport(
         version=manifest.version,
@@ -263,6 +273,24 @@ def _vectors(
     with progress.stage("embed", len(spool)) as step:
         embed_spool(spool, embedder, vectors, step.advance)
     return vectors
+
+
+def _dense(folder: Path, vectors: Float32, options: BuildOptions, progress: Progress) -> Built:
+    """The dense leg, tuned for `tune_queries` where there are some."""
+    queries = None
+    if options.tune_queries:
+        embedder = load_embedder(
+            folder / ENCODER, backend=options.backend, device=options.device,
+            precision=options.precision, threads=options.threads,
+        )  # fmt: skip
+        queries = embedder.embed_queries(options.tune_queries)
+    threads = options.threads or usable_cpus()
+    built = build_chosen(
+        folder, vectors, queries=queries, threads=threads, note=progress.note, **options.dense
+    )
+    if not built.met:
+        progress.note("no dense index reached the recall target; the best of them is kept")
+    return built
 
 
 def _terms(analyzer: Analyzer, spool: Spool, step: Any) -> Iterator[Sequence[str]]:

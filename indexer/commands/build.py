@@ -65,7 +65,39 @@ def build(
     analyzer: Annotated[
         str, typer.Option(help="auto, english, korean, cjk or whitespace.")
     ] = "auto",
-    dense: Annotated[str, typer.Option(help="FAISS index: flat or hnsw.")] = "flat",
+    index: Annotated[
+        str,
+        typer.Option(help="FAISS index: auto (by count, memory and recall), flat, hnsw or ivf."),
+    ] = "auto",
+    storage: Annotated[
+        str | None,
+        typer.Option(help="Vectors of that index: float32, float16, int8; with ivf also pq and pq4."),
+    ] = None,
+    refine: Annotated[
+        str | None,
+        typer.Option(
+            help="Finer copy on disk that hits are scored by: none, float32, float16 or int8"
+            " (default: float16 where the index stores int8, pq or pq4)."
+        ),
+    ] = None,
+    memory_budget: Annotated[
+        str | None,
+        typer.Option(help="Memory that --index auto may plan for searching, such as 4GiB."),
+    ] = None,
+    recall_target: Annotated[
+        float | None,
+        typer.Option(
+            help="Share of the exact ten best that a search shall find; search options are tuned"
+            " for it (auto: 0.98)."
+        ),
+    ] = None,
+    tune_queries: Annotated[
+        Path | None,
+        typer.Option(
+            help="File of queries to tune for, one a line, or .jsonl with 'query' or 'text'"
+            " (default: made from passages)."
+        ),
+    ] = None,
     sparse: Annotated[
         str, typer.Option(help="BM25 engine: bm25s, or rank-bm25 for small corpora.")
     ] = "bm25s",
@@ -103,6 +135,7 @@ def build(
 ) -> None:
     from indexer.build import BuildOptions, build
     from indexer.chunking import ChunkerOptions
+    from indexer.dense_options import dense_options, read_queries
     from indexer.fusion import parse_fusion
     from indexer.progress import make_progress
     from indexer.publish import publish
@@ -118,7 +151,14 @@ def build(
         prompts={k: v for k, v in prompts.items() if v is not None} or None,
         analyzer=analyzer,
         chunker=ChunkerOptions(**_given(size=chunk_size, overlap=chunk_overlap)),
-        dense={"kind": dense},
+        dense=dense_options(
+            index,
+            storage=storage,
+            refine=refine,
+            memory_budget=memory_budget,
+            recall_target=recall_target,
+        ),
+        tune_queries=() if tune_queries is None else read_queries(tune_queries),
         sparse={"engine": sparse, **_given(method=bm25_method, k1=k1, b=b)},
         **_given(fusion=None if fusion is None else parse_fusion(fusion)),
         safetensors=safetensors,

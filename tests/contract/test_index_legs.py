@@ -83,6 +83,7 @@ DENSE: dict[str, dict[str, Any]] = {
     "ivf": {"kind": "ivf", "lists": 6, "nprobe": 6, "candidates": ROWS},
     "ivf int8": {"kind": "ivf", "lists": 6, "storage": "int8", "refine": "float32"},
     "ivf int8 alone": {"kind": "ivf", "lists": 6, "storage": "int8", "refine": "none"},
+    "ivf pq4": {"kind": "ivf", "lists": 6, "nprobe": 6, "candidates": ROWS, "storage": "pq4"},
     "ivf pq": {"kind": "ivf", "lists": 6, "nprobe": 6, "candidates": ROWS, "storage": "pq"},
     "ivf pq alone": {"kind": "ivf", "lists": 3, "storage": "pq", "refine": "none"},
 }

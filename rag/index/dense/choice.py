@@ -112,9 +112,9 @@ def candidates(dimension: int, rows: int, memory_budget: int | None) -> list[Spe
         ]
     else:
         wanted = [
-            {"kind": "hnsw", "storage": "int8", "refine": "float16"},
-            {"kind": "ivf", "storage": "int8", "refine": "float16"},
-            {"kind": "ivf", "storage": "pq", "refine": "float16"},
+            {"kind": "ivf", "storage": "pq4" if dimension % 2 == 0 else "int8"},
+            {"kind": "hnsw", "storage": "int8"},
+            {"kind": "ivf", "storage": "pq"},
         ]
     specs = [make_spec(dimension, rows, **options) for options in wanted]
     if memory_budget is None:

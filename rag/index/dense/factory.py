@@ -46,7 +46,8 @@ def new_refinement(spec: Spec, vectors: Float32) -> Any | None:
 
 def train(index: Any, vectors: Float32, rows: int) -> None:
     """Trains on at most `rows` rows, evenly spaced: the same every time."""
-    least = PQ_CENTROIDS if isinstance(index, faiss.IndexIVFPQ) else 1
+    quantized = isinstance(index, faiss.IndexIVFPQ | faiss.IndexIVFPQFastScan)
+    least = PQ_CENTROIDS if quantized else 1
     if len(vectors) == 0:
         # Nothing to learn from: any values will do, since nothing will be stored.
         index.train(np.zeros((least, index.d), dtype=np.float32))
@@ -77,6 +78,8 @@ def _storage_of(index: Any) -> str:
         return "float32"
     if isinstance(index, faiss.IndexIVFPQ):
         return "pq"
+    if isinstance(index, faiss.IndexIVFPQFastScan):
+        return "pq4"
     if isinstance(index, faiss.IndexScalarQuantizer | faiss.IndexIVFScalarQuantizer):
         for name, quantizer in QUANTIZERS.items():
             if index.sq.qtype == quantizer:
@@ -108,6 +111,8 @@ def _ivf(spec: Spec) -> Any:
         index = faiss.IndexIVFFlat(coarse, d, lists, METRIC)
     elif spec.storage == "pq":
         index = faiss.IndexIVFPQ(coarse, d, lists, spec.numbers["pq_bytes"], 8, METRIC)
+    elif spec.storage == "pq4":
+        index = faiss.IndexIVFPQFastScan(coarse, d, lists, d // 2, 4, METRIC)
     else:
         index = faiss.IndexIVFScalarQuantizer(coarse, d, lists, QUANTIZERS[spec.storage], METRIC)
     index.own_fields = True
@@ -122,4 +127,6 @@ def _ivf(spec: Spec) -> Any:
 def _training_rows(spec: Spec) -> int:
     if spec.kind != "ivf":
         return TRAIN_INT8
-    return max(TRAIN_PER_LIST * spec.numbers["lists"], TRAIN_PQ if spec.storage == "pq" else 0)
+    return max(
+        TRAIN_PER_LIST * spec.numbers["lists"], TRAIN_PQ if spec.storage in ("pq", "pq4") else 0
+    )

@@ -1,8 +1,10 @@
 """Which FAISS index: its kind, how it stores vectors, and what each passage costs in memory.
 
 'flat' scans everything. 'hnsw' walks a graph (Malkov and Yashunin, TPAMI 2020). 'ivf' scans the
-nearest of many lists, of whole vectors or of product-quantised ones ('pq': Jégou et al., TPAMI
-2011). Vectors are stored as float32, as float16, or as int8 between each dimension's extremes.
+nearest of many lists, of whole vectors or of product-quantised ones (Jégou et al., TPAMI 2011):
+'pq' has a byte for several dimensions, 'pq4' four bits for two, summed up in registers (FAISS's
+fast scan; André et al., "Cache locality is not enough", VLDB 2015). Others are float32, float16,
+or int8 between each dimension's extremes.
 With `refine`, what the index nominates is scored by a second, finer copy of the vectors, which is
 read from disk only where it is needed.
 """
@@ -22,7 +24,7 @@ STORAGE = {"float32": 4.0, "float16": 2.0, "int8": 1.0}
 STORED_AS = {
     "flat": tuple(STORAGE),
     "hnsw": tuple(STORAGE),
-    "ivf": (*STORAGE, "pq"),
+    "ivf": (*STORAGE, "pq", "pq4"),
 }
 NO_REFINE = "none"
 HNSW_DEFAULTS = {"m": 32, "ef_construction": 200, "ef_search": 128}
@@ -71,6 +73,8 @@ class Spec:
         """Of one passage, in what every search walks over: that should stay in memory."""
         if self.storage == "pq":
             vector = float(self.numbers["pq_bytes"])
+        elif self.storage == "pq4":
+            vector = self.dimension / 4
         else:
             vector = self.dimension * STORAGE[self.storage]
         if self.kind == "hnsw":
@@ -96,8 +100,8 @@ def make_spec(
 ) -> Spec:
     """The concrete index for `rows` vectors; raises ConfigurationError for what does not exist.
 
-    `refine` None means float16 where the index stores int8 or pq, else none; 'lists' 0 means
-    about 4 · sqrt(rows), as FAISS's guide recommends.
+    `refine` None means float16 where the index stores int8, pq or pq4, else none; 'pq4' needs a
+    finer copy. 'lists' 0 means about 2 · sqrt(rows).
     """
     if kind not in KINDS:
         raise ConfigurationError(f"unknown dense index '{kind}'; use one of {', '.join(KINDS)}")
@@ -106,10 +110,16 @@ def make_spec(
             f"'{kind}' does not store vectors as '{storage}'; use {_or(STORED_AS[kind])}"
         )
     if refine is None:
-        refine = "float16" if storage in ("int8", "pq") and kind != "flat" else NO_REFINE
+        coarse = storage in ("int8", "pq", "pq4") and kind != "flat"
+        refine = "float16" if coarse else NO_REFINE
     if refine not in (NO_REFINE, *STORAGE) or (kind == "flat" and refine != NO_REFINE):
         known = _or((NO_REFINE, *STORAGE)) if kind != "flat" else "only 'none' with 'flat'"
         raise ConfigurationError(f"'refine={refine}' does not go with '{kind}'; use {known}")
+    if storage == "pq4" and (refine == NO_REFINE or dimension % 2):
+        raise ConfigurationError(
+            "'pq4' needs a finer copy and an even number of dimensions; use refine=float16, or"
+            " store int8"
+        )
     known_numbers = {"flat": {}, "hnsw": HNSW_DEFAULTS, "ivf": IVF_DEFAULTS}[kind]
     if storage == "pq":
         known_numbers = {**known_numbers, "pq_bytes": max(1, math.gcd(dimension, dimension // 8))}
@@ -159,7 +169,7 @@ def spec_of(reference: Mapping[str, Any]) -> Spec:
 
 
 def _usual_lists(rows: int) -> int:
-    return max(1, min(round(4 * math.sqrt(rows)), rows // TRAINING_PER_LIST))
+    return max(1, min(round(2 * math.sqrt(rows)), rows // TRAINING_PER_LIST))
 
 
 def _or(names: tuple[str, ...]) -> str:
