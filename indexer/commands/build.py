@@ -71,7 +71,7 @@ def build(
     ] = "auto",
     storage: Annotated[
         str | None,
-        typer.Option(help="Vectors of that index: float32, float16, int8; with ivf also pq and pq4."),
+        typer.Option(help="How it stores vectors: float32, float16, int8; ivf also pq, pq4."),
     ] = None,
     refine: Annotated[
         str | None,
