@@ -13,6 +13,9 @@ import typer
 from indexer.commands import build, verify
 from rag.errors import RagError
 
+UsageError: type[Exception] = typer.BadParameter.__mro__[1]
+"""What the parser raises for a command line that it does not understand."""
+
 app = typer.Typer(
     name="rag-indexer",
     help="Turns documents into sealed bundles that `rag serve` answers from.",
@@ -33,10 +36,15 @@ def main() -> None:
     for library in ("sentence_transformers", "transformers"):
         logging.getLogger(library).setLevel(logging.ERROR)
     try:
-        app()
+        code = app(standalone_mode=False)
     except RagError as error:
         print(f"rag-indexer: {error}", file=sys.stderr)
         sys.exit(1)
+    except UsageError as error:
+        tell = getattr(error, "format_message", error.__str__)
+        print(f"rag-indexer: {tell()}", file=sys.stderr)
+        sys.exit(2)
+    sys.exit(code if isinstance(code, int) else 0)
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import shutil
 import tempfile
 from pathlib import Path
@@ -23,20 +24,30 @@ def prepare_encoder(
     """Writes the encoder in `source` to `target`, and returns what `export_encoder` measured.
 
     With `cache`, an export of the same encoder by the same program is copied from there, and a
-    new one is kept there. Raises what `export_encoder` raises.
+    new one is kept there, unless that folder can only be read. Raises what `export_encoder` raises.
     """
     if cache is None:
         return export_encoder(source, target, config=config, safetensors=safetensors)
-    key = canonical([reference(config), safetensors, __version__])
+    key = canonical([reference(config), __version__])
     kept = cache / hashlib.sha256(key).hexdigest()[:32]
     if not kept.is_dir():
-        cache.mkdir(parents=True, exist_ok=True)
+        if not _writable(cache):
+            return export_encoder(source, target, config=config, safetensors=safetensors)
         fresh = Path(tempfile.mkdtemp(prefix=".export-", dir=cache))
-        measured = export_encoder(source, fresh / "encoder", config=config, safetensors=safetensors)
+        measured = export_encoder(source, fresh / "encoder", config=config)
         (fresh / MEASURED).write_text(json.dumps(measured), encoding="utf-8")
         _settle(fresh, kept)
-    shutil.copytree(kept / "encoder", target)
+    left_out = None if safetensors else shutil.ignore_patterns("*.safetensors*")
+    shutil.copytree(kept / "encoder", target, ignore=left_out)
     return dict(json.loads((kept / MEASURED).read_text(encoding="utf-8")))
+
+
+def _writable(folder: Path) -> bool:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError:
+        return False
+    return os.access(folder, os.W_OK)
 
 
 def _settle(fresh: Path, kept: Path) -> None:

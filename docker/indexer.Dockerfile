@@ -1,0 +1,89 @@
+# The indexer. At the repository's root:  docker build -f docker/indexer.Dockerfile -t rag-indexer .
+#   BASE_IMAGE   any image with Python 3.11 or later and its venv module; an AWS Deep Learning Container works
+#   ACCELERATOR  cpu or cuda; cuda needs NVIDIA_VISIBLE_DEVICES=all beside it, and brings PyTorch
+#   ENCODERS     encoders that the image holds ready for ONNX Runtime: 'default', folders, hub ids
+#   PYTORCH      yes: any other sentence-transformers model can be named at run time too; for cpu the
+#                image is without it, because ONNX Runtime embeds with the encoders that it holds
+#   TORCH_SPEC, TORCH_INDEX_URL   which build of PyTorch a cpu image exports with; an empty URL is pip's own index
+ARG BASE_IMAGE=python:3.11-slim
+
+# The same as inference.Dockerfile's, so that both images share it in the build cache.
+FROM ${BASE_IMAGE} AS environment
+ARG ACCELERATOR=cpu
+RUN python3 -m venv /build && python3 -m venv --without-pip /opt/venv
+COPY docker/locks/inference-${ACCELERATOR}.txt /build/inference.txt
+RUN --mount=type=cache,target=/root/.cache/pip \
+    /build/bin/pip --python /opt/venv/bin/python install -q --no-compile --no-deps --require-hashes -r /build/inference.txt
+
+FROM environment AS indexing
+ARG PYTORCH=no
+ARG TORCH_SPEC=torch==2.13.0
+ARG TORCH_INDEX_URL=https://download.pytorch.org/whl/cpu
+COPY docker/locks/indexer-${ACCELERATOR}.txt docker/locks/export.txt /build/
+COPY docker/install-torch.sh /build/install-torch.sh
+RUN --mount=type=cache,target=/root/.cache/pip \
+    /build/bin/pip --python /opt/venv/bin/python install -q --no-compile --no-deps --require-hashes -r /build/indexer-${ACCELERATOR}.txt \
+    && if [ "${PYTORCH}" = yes ]; then sh /build/install-torch.sh; fi
+
+# Only what the exports depend on is copied: other code can change without making them again.
+FROM indexing AS encoders
+ARG ENCODERS=default
+RUN --mount=type=cache,target=/root/.cache/pip sh /build/install-torch.sh
+COPY rag/__init__.py rag/types.py rag/errors.py rag/sentences.py /build/export/rag/
+COPY rag/index/__init__.py rag/index/manifest.py /build/export/rag/index/
+COPY rag/models /build/export/rag/models
+COPY indexer/__init__.py indexer/encoders.py /build/export/indexer/
+COPY docker/export_encoders.py /build/export/
+RUN /opt/venv/bin/python /build/export/export_encoders.py /opt/encoders ${ENCODERS}
+
+FROM indexing AS trimmed
+COPY docker/trim.sh /build/trim.sh
+RUN sh /build/trim.sh /opt/venv
+
+FROM trimmed AS package
+COPY docker/locks/build.txt /build/build.txt
+RUN --mount=type=cache,target=/root/.cache/pip \
+    /build/bin/pip install -q --no-deps --require-hashes -r /build/build.txt
+ENV NUMBA_CPU_NAME=generic NUMBA_CACHE_DIR=/opt/rag/kernels \
+    NUMBA_CACHE_LOCATOR_CLASSES=rag.index.kernel_cache.ReadOnlyCacheLocator
+COPY pyproject.toml README.md LICENSE /build/source/
+COPY rag /build/source/rag
+COPY indexer /build/source/indexer
+COPY docker/install.sh docker/healthcheck.py /build/
+RUN sh /build/install.sh
+
+FROM ${BASE_IMAGE} AS runtime
+COPY --from=trimmed /opt/venv /opt/venv
+COPY --from=encoders /opt/encoders /opt/encoders
+COPY --from=package /opt/rag /opt/rag
+ARG ACCELERATOR=cpu
+ARG NVIDIA_VISIBLE_DEVICES=""
+RUN test "${ACCELERATOR}" = cpu || test -n "${NVIDIA_VISIBLE_DEVICES}" \
+    || { echo "ACCELERATOR=${ACCELERATOR} also needs --build-arg NVIDIA_VISIBLE_DEVICES=all" >&2; exit 1; }
+ENV PATH=/opt/rag/bin:/opt/venv/bin:${PATH} HOME=/tmp \
+    PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 \
+    NUMBA_CPU_NAME=generic NUMBA_CACHE_DIR=/opt/rag/kernels \
+    NUMBA_CACHE_LOCATOR_CLASSES=rag.index.kernel_cache.ReadOnlyCacheLocator \
+    INDEXER_BACKEND=onnx INDEXER_ENCODER_CACHE=/opt/encoders \
+    NVIDIA_VISIBLE_DEVICES=${NVIDIA_VISIBLE_DEVICES} NVIDIA_DRIVER_CAPABILITIES=compute,utility
+WORKDIR /
+EXPOSE 8080
+STOPSIGNAL SIGTERM
+ENTRYPOINT ["/opt/rag/bin/rag-container"]
+CMD ["process"]
+LABEL com.amazonaws.sagemaker.capabilities.accept-bind-to-port=true \
+    org.opencontainers.image.title="rag-indexer" \
+    org.opencontainers.image.description="Documents to one sealed bundle: FAISS, BM25, text and query encoder" \
+    org.opencontainers.image.licenses="Apache-2.0"
+ARG VERSION=0
+ARG REVISION=unknown
+LABEL org.opencontainers.image.version=${VERSION} org.opencontainers.image.revision=${REVISION}
+
+# `make sbom`: what the environment of the image holds, as CycloneDX.
+FROM package AS sbom
+COPY docker/locks/sbom.txt /build/sbom.txt
+RUN --mount=type=cache,target=/root/.cache/pip \
+    python3 -m venv /sbom && /sbom/bin/pip install -q --no-deps --require-hashes -r /build/sbom.txt \
+    && /sbom/bin/cyclonedx-py environment --output-reproducible --of JSON -o /sbom.json /opt/venv
+
+FROM runtime

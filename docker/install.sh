@@ -1,0 +1,11 @@
+# Installs the package from /build/source into /opt/rag: code, commands, compiled kernels.
+set -eu
+export PYTHONDONTWRITEBYTECODE=1
+/build/bin/pip wheel -q --no-deps --no-build-isolation --no-index -w /build/wheels /build/source
+/build/bin/pip --python /opt/venv/bin/python install -q --no-compile --no-deps --no-index \
+  --target /opt/rag/lib /build/wheels/*.whl
+mv /opt/rag/lib/bin /opt/rag/bin
+/opt/venv/bin/python -m compileall -q --invalidation-mode unchecked-hash /opt/rag/lib
+/opt/venv/bin/python -m rag.retrieval.kernels
+cp /build/healthcheck.py /opt/rag/healthcheck.py
+chmod -R a+rX /opt/rag
