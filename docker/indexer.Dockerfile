@@ -16,6 +16,7 @@ RUN --mount=type=cache,target=/root/.cache/pip \
     /build/bin/pip --python /opt/venv/bin/python install -q --no-compile --no-deps --require-hashes -r /build/inference.txt
 
 FROM environment AS indexing
+ARG ACCELERATOR=cpu
 ARG PYTORCH=no
 ARG TORCH_SPEC=torch==2.13.0
 ARG TORCH_INDEX_URL=https://download.pytorch.org/whl/cpu
@@ -27,7 +28,10 @@ RUN --mount=type=cache,target=/root/.cache/pip \
 
 # Only what the exports depend on is copied: other code can change without making them again.
 FROM indexing AS encoders
+ARG ACCELERATOR=cpu
 ARG ENCODERS=default
+ARG TORCH_SPEC=torch==2.13.0
+ARG TORCH_INDEX_URL=https://download.pytorch.org/whl/cpu
 RUN --mount=type=cache,target=/root/.cache/pip sh /build/install-torch.sh
 COPY rag/__init__.py rag/types.py rag/errors.py rag/sentences.py /build/export/rag/
 COPY rag/index/__init__.py rag/index/manifest.py /build/export/rag/index/
