@@ -7,5 +7,10 @@ export PYTHONDONTWRITEBYTECODE=1
 mv /opt/rag/lib/bin /opt/rag/bin
 /opt/venv/bin/python -m compileall -q --invalidation-mode unchecked-hash /opt/rag/lib
 /opt/venv/bin/python -m rag.retrieval.kernels
+# What the trimmed environment lacks shows here, not in production.
+/opt/venv/bin/python -c 'import rag.service.app'
+if [ -d /opt/rag/lib/indexer ]; then
+  /opt/venv/bin/python -c 'import indexer.build, indexer.parsing, rag.service.app'
+fi
 cp /build/healthcheck.py /opt/rag/healthcheck.py
 chmod -R a+rX /opt/rag

@@ -18,7 +18,7 @@ for name in flight s3 gcs azure; do
   rm -f "$site"/pyarrow/*"_$name"*.so* "$site"/pyarrow/*"_${name}fs"*.so*
 done
 # Three copies of one library: the wheel has no symbolic links.
-for copy in "$site"/pyarrow/lib*.so; do
+for copy in "$site"/pyarrow/libarrow*.so "$site"/pyarrow/libparquet*.so; do
   rm -f "$copy" "$copy".[0-9]*.*
 done
 find "$site" -type d -name __pycache__ -prune -exec rm -rf {} +

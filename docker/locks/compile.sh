@@ -15,13 +15,13 @@ compile() {
 }
 
 upgrade=("$@")
-compile inference-cpu pyproject.toml "$locks/inference.in" --extra cpu --extra korean --extra aws
-compile inference-cuda pyproject.toml "$locks/inference.in" --extra gpu --extra korean --extra aws
-compile indexer-cpu pyproject.toml --extra cpu --extra korean --extra aws --extra parsing \
+compile inference-cpu pyproject.toml "$locks/inference.in" --extra cpu --extra korean --extra aws --extra otel
+compile inference-cuda pyproject.toml "$locks/inference.in" --extra gpu --extra korean --extra aws --extra otel
+compile indexer-cpu pyproject.toml --extra cpu --extra korean --extra aws --extra otel --extra parsing \
   --constraint "$locks/inference-cpu.txt"
-compile indexer-cuda pyproject.toml --extra gpu --extra korean --extra aws --extra parsing --extra export \
+compile indexer-cuda pyproject.toml --extra gpu --extra korean --extra aws --extra otel --extra parsing --extra export \
   --constraint "$locks/inference-cuda.txt"
-compile export pyproject.toml --extra cpu --extra korean --extra aws --extra parsing --extra export \
+compile export pyproject.toml --extra cpu --extra korean --extra aws --extra otel --extra parsing --extra export \
   --constraint "$locks/indexer-cpu.txt" --no-emit-package torch --no-emit-package triton \
   $(grep -oE '^(nvidia|cuda)-[a-z0-9-]+' "$locks/indexer-cuda.txt" | sed 's/^/--no-emit-package /')
 compile build "$locks/build.in"

@@ -14,11 +14,11 @@ ROOT = Path(__file__).parents[3]
 LOCKS = ROOT / "docker" / "locks"
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 EXTRAS = {
-    "inference-cpu": ("cpu", "korean", "aws"),
-    "inference-cuda": ("gpu", "korean", "aws"),
-    "indexer-cpu": ("cpu", "korean", "aws", "parsing"),
-    "indexer-cuda": ("gpu", "korean", "aws", "parsing", "export"),
-    "export": ("cpu", "korean", "aws", "parsing", "export"),
+    "inference-cpu": ("cpu", "korean", "aws", "otel"),
+    "inference-cuda": ("gpu", "korean", "aws", "otel"),
+    "indexer-cpu": ("cpu", "korean", "aws", "otel", "parsing"),
+    "indexer-cuda": ("gpu", "korean", "aws", "otel", "parsing", "export"),
+    "export": ("cpu", "korean", "aws", "otel", "parsing", "export"),
 }
 LEFT_OUT = {"export": {"torch"}}
 """What the Dockerfile installs by itself: TORCH_SPEC."""
