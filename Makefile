@@ -20,7 +20,7 @@ BUILD = $(CONTAINER_ENGINE) build $(CONTAINER_BUILD_FLAGS) --build-arg ACCELERAT
 	--build-arg VERSION=$(VERSION) --build-arg REVISION=$(REVISION) \
 	$(if $(filter cpu,$(ACCELERATOR)),,--build-arg NVIDIA_VISIBLE_DEVICES=all)
 BUILD_INDEXER = $(BUILD) --build-arg TORCH_INDEX_URL=$(TORCH_INDEX_URL)
-.PHONY: help setup demo test lint types floors check bench clean images sizes sbom locks \
+.PHONY: help setup demo test lint types floors check bench clean images sizes sbom tables locks \
 	test-containers sagemaker-local train-deploy follow-demo
 
 help:  ## Show this list
@@ -77,6 +77,9 @@ sbom:  ## Write what the images' environments hold to dist/sbom-*.json (CycloneD
 	  $(CONTAINER_ENGINE) cp $$id:/sbom.json dist/sbom-$$name.json; \
 	  $(CONTAINER_ENGINE) rm $$id >/dev/null; echo "dist/sbom-$$name.json"; \
 	done
+
+tables: setup  ## Write the table of settings into the READMEs
+	@$(BIN)/python docker/settings_tables.py
 
 locks: setup  ## Pin and hash what the images install; UPGRADE=--upgrade takes the newest releases
 	@PATH=$(abspath $(BIN)):$$PATH docker/locks/compile.sh $(UPGRADE)
