@@ -91,7 +91,7 @@ def test_extras_and_commands_are_declared() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     extras = {"cpu", "gpu", "indexer", "eval", "korean", "langchain", "otel", "dev"}
     assert extras <= set(project["optional-dependencies"])
-    assert set(project["scripts"]) == {"rag", "rag-indexer", "rag-eval"}
+    assert set(project["scripts"]) == {"rag", "rag-indexer", "rag-eval", "rag-container"}
 
 
 def test_requests_in_the_readme_are_json() -> None:
