@@ -10,7 +10,7 @@ import sys
 
 import typer
 
-from indexer.commands import build, verify
+from indexer.commands import build, verify, versions
 from rag.errors import RagError
 
 UsageError: type[Exception] = typer.BadParameter.__mro__[1]
@@ -27,6 +27,11 @@ app = typer.Typer(
 )
 app.command(help=build.HELP)(build.build)
 app.command(help=verify.HELP)(verify.verify)
+app.command(help=versions.VERSIONS_HELP)(versions.versions)
+app.command(help=versions.PUBLISH_HELP)(versions.publish)
+app.command(help=versions.ROLLBACK_HELP)(versions.rollback)
+app.command(help=versions.PRUNE_HELP)(versions.prune)
+app.command(help=versions.PIN_HELP)(versions.pin)
 
 
 def main() -> None:

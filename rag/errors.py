@@ -16,6 +16,7 @@ RagError
 │   ├── UnsupportedFormat
 │   └── UnreadableDocument
 ├── BuildError                  a build as a whole cannot be finished
+│   └── GateRefused             the new version may not replace the current one
 ├── EvaluationError             a collection, its judgements or a result cannot be used
 └── RequestError                a request cannot be answered
     ├── InvalidRequest
@@ -107,6 +108,10 @@ class UnreadableDocument(DocumentError):
 
 
 class BuildError(RagError):
+    pass
+
+
+class GateRefused(BuildError):
     pass
 
 

@@ -18,6 +18,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple, Protocol
 from urllib.parse import unquote, urlsplit
 
+from rag import multipart
 from rag.errors import ConditionFailed, ConfigurationError, ObjectNotFound, StorageError
 
 _REMOTE = ("s3", "s3a", "gs", "az", "abfs", "abfss")
@@ -292,6 +293,8 @@ class _ObjectStore:
     def write(self, key: str, data: bytes | Path, *, expected: str | None) -> str:
         import obstore
 
+        if isinstance(data, Path) and self._in_parts(data):
+            return multipart.upload(self._uri, key, data, expected=expected)
         with self._reporting(key):
             mode: Any = "create" if expected is None else {"e_tag": expected}
             result = obstore.put(self._store, key, data, mode=mode, use_multipart=False)
@@ -307,6 +310,10 @@ class _ObjectStore:
                 for key in keys:  # one that is not there must not stop the others
                     with contextlib.suppress(FileNotFoundError):
                         obstore.delete(self._store, key)
+
+    def _in_parts(self, path: Path) -> bool:
+        # Google's and Azure's stores take a large file in one request, held in memory.
+        return self._uri.startswith("s3") and path.stat().st_size > multipart.ABOVE_BYTES
 
     @contextlib.contextmanager
     def _reporting(self, key: str) -> Iterator[None]:

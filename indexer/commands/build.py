@@ -14,6 +14,13 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
+from indexer.commands.versions import (
+    GateFolder,
+    GateMargin,
+    GateMeasure,
+    GateStrict,
+    gate_option,
+)
 from rag.errors import ConfigurationError
 from rag.models.load import Backend
 
@@ -136,6 +143,10 @@ def build(
     as_json: Annotated[
         bool, typer.Option("--json", help="Print the result as one JSON object.")
     ] = False,
+    gate: GateFolder = None,
+    gate_measure: GateMeasure = "nDCG@10",
+    gate_margin: GateMargin = 0.01,
+    gate_strict: GateStrict = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress, only the result.")] = False,
 ) -> None:
     from indexer.build import BuildOptions, build
@@ -174,6 +185,7 @@ def build(
         encoder_cache=encoder_cache,
     )
     progress = make_progress(quiet=quiet)
+    judge = gate_option(gate, progress, gate_measure, gate_margin, strict=gate_strict)
     with tempfile.TemporaryDirectory(prefix="rag-build-", dir=work_dir) as work:
         report = build(
             Source(source, include=include or (), exclude=exclude or (), base_uri=base_uri),
@@ -181,7 +193,7 @@ def build(
             options,
             progress,
         )
-        publish(report.folder, output, progress)
+        publish(report.folder, output, progress, judge)
     _print_build(report, output, as_json=as_json)
 
 

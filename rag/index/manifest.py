@@ -12,11 +12,13 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from rag.errors import BundleCorrupt, BundleTooNew
+from rag.errors import BundleCorrupt, BundleMissing, BundleTooNew
 
 FORMAT = 1
 """Raised whenever an older reader would misread a bundle."""
 NAME = "manifest.json"
+CLAIM = "claim"
+"""Key of the object that lies in the manifest's place while a version is being published."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,13 +89,19 @@ def version_id(chunks: str, **references: Any) -> str:
 def parse(data: bytes, where: str) -> Manifest:
     """Reads a manifest; `where` names it in errors.
 
-    Raises BundleTooNew for a format this program does not know, and BundleCorrupt for anything
-    that is not a manifest, or whose version id does not follow from its contents.
+    Raises BundleMissing for a version that is not whole yet, BundleTooNew for a format this
+    program does not know, and BundleCorrupt for anything that is not a manifest, or whose version
+    id does not follow from its contents.
     """
     try:
         raw = json.loads(data)
     except ValueError as error:
         raise BundleCorrupt(f"{where} is not JSON ({error}); build the bundle again") from None
+    if isinstance(raw, dict) and CLAIM in raw:
+        raise BundleMissing(
+            f"{where}: this version is still being published, or that was interrupted; publish it"
+            " again"
+        )
     if not isinstance(raw, dict) or not isinstance(raw.get("format"), int):
         raise BundleCorrupt(f"{where} has no format number; build the bundle again")
     if raw["format"] > FORMAT:

@@ -14,7 +14,7 @@ import json
 import tempfile
 import time
 import uuid
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from itertools import groupby
@@ -24,6 +24,7 @@ from shutil import rmtree
 from rag.errors import BundleCorrupt, BundleMissing, BundleTooNew, ObjectNotFound
 from rag.index.manifest import NAME, Manifest, canonical, parse
 from rag.storage import ObjectInfo, Store, join, open_store
+from rag.writes import settle
 
 CURRENT = "CURRENT"
 VERSIONS = "versions"
@@ -126,10 +127,12 @@ class Root:
         )
 
     def replace(self, wanted: Pointer, known: Pointer | None) -> Pointer:
-        """Writes `wanted` over `known` as it is, under a new change mark."""
+        """Writes `wanted` over `known` as it is, under a new change mark, as `point` does."""
         wanted = replace(wanted, change=uuid.uuid4().hex)
         expected = None if known is None else known.etag
-        return replace(wanted, etag=self.store.write(CURRENT, wanted.to_bytes(), expected=expected))
+        return replace(
+            wanted, etag=settle(self.store, CURRENT, wanted.to_bytes(), expected=expected)
+        )
 
     def version_uri(self, version: str) -> str:
         return join(self.uri, VERSIONS, version)
@@ -144,6 +147,21 @@ class Root:
         listed = [(version, _named(version, infos)) for version, infos in groups]
         with ThreadPoolExecutor(_READERS) as pool:
             return list(pool.map(lambda pair: self._info(*pair), listed))
+
+    def require(self, version: str) -> Manifest:
+        """The manifest of a version whose files all lie there in the right size.
+
+        Raises BundleMissing for a version that is not here or not whole.
+        """
+        files = _named(version, self.store.list(f"{VERSIONS}/{version}"))
+        if not files:
+            raise BundleMissing(
+                f"{self.uri} has no version {version}; rag-indexer versions lists those it has"
+            )
+        info = self._info(version, files)
+        if info.manifest is None:
+            raise BundleMissing(f"{self.uri}: version {version} is not whole: {info.problem}")
+        return info.manifest
 
     def _info(self, version: str, files: dict[str, ObjectInfo]) -> VersionInfo:
         if NAME not in files:
@@ -239,9 +257,7 @@ def _pointer(data: bytes, etag: str, where: str) -> Pointer:
     return Pointer(version, etag, since, change, previous, pruning)
 
 
-def _named(
-    version: str, infos: Iterable[ObjectInfo] | Iterator[ObjectInfo]
-) -> dict[str, ObjectInfo]:
+def _named(version: str, infos: Iterable[ObjectInfo]) -> dict[str, ObjectInfo]:
     """A version's objects by their name below its folder."""
     start = len(VERSIONS) + len(version) + 2
     return {info.key[start:]: info for info in infos}

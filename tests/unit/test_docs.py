@@ -29,7 +29,15 @@ def test_every_setting_is_in_the_readme(name: str) -> None:
 
 COMMANDS = {
     "rag.__main__": ("serve", "search", "ask", "key"),
-    "indexer.__main__": ("build", "verify"),
+    "indexer.__main__": (
+        "build",
+        "verify",
+        "versions",
+        "publish",
+        "rollback",
+        "prune",
+        "pin",
+    ),
     "eval.__main__": (
         "retrieval",
         "compare",
