@@ -10,7 +10,7 @@ import sys
 
 import typer
 
-from indexer.commands import build, verify, versions
+from indexer.commands import build, platform, verify, versions
 from rag.errors import RagError
 
 UsageError: type[Exception] = typer.BadParameter.__mro__[1]
@@ -25,13 +25,19 @@ app = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-app.command(help=build.HELP)(build.build)
+app.command(help=build.HELP, context_settings=build.CONTEXT)(build.build)
 app.command(help=verify.HELP)(verify.verify)
 app.command(help=versions.VERSIONS_HELP)(versions.versions)
 app.command(help=versions.PUBLISH_HELP)(versions.publish)
 app.command(help=versions.ROLLBACK_HELP)(versions.rollback)
 app.command(help=versions.PRUNE_HELP)(versions.prune)
 app.command(help=versions.PIN_HELP)(versions.pin)
+app.command(help=platform.TRAIN_HELP)(platform.train)
+app.command(
+    help=platform.PROCESS_HELP,
+    context_settings={"allow_extra_args": True, "ignore_unknown_options": True},
+)(platform.process)
+app.command(help=platform.METRICS_HELP)(platform.metrics)
 
 
 def main() -> None:

@@ -84,7 +84,7 @@ class Skipped:
 @dataclass(frozen=True, slots=True)
 class BuildReport:
     """What a build did. `passed_over` counts the source's objects that are no documents, by why;
-    `seconds` is the time of each stage.
+    `bytes` is the bundle's size, `seconds` the time of each stage.
     """
 
     version: str
@@ -93,6 +93,7 @@ class BuildReport:
     chunks: int
     skipped: tuple[Skipped, ...]
     passed_over: dict[str, int]
+    bytes: int
     seconds: dict[str, float]
 
 
@@ -194,6 +195,7 @@ def build(
         chunks=chunks,
         skipped=tuple(skipped),
         passed_over=dict(source.passed_over),
+        bytes=sum(entry.size for entry in manifest.files.values()),
         seconds=clock.seconds,
     )
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import tempfile
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -21,17 +22,46 @@ from indexer.commands.versions import (
     GateStrict,
     gate_option,
 )
+from indexer.sagemaker import Flag
 from rag.errors import ConfigurationError
 from rag.models.load import Backend
+from rag.storage import is_remote
+
+CONTEXT: dict[str, Any] = {"auto_envvar_prefix": "RAG_INDEXER"}
+"""Every option is also a variable: --chunk-size is RAG_INDEXER_CHUNK_SIZE."""
 
 HELP = """Index every document below SOURCE and publish the bundle at OUTPUT.
 
 SOURCE and OUTPUT are folders or s3://bucket/prefix URIs. Below OUTPUT the bundle is written to
 versions/<id>/ and CURRENT is pointed at it. A document that cannot be read is reported at the
-end, with the reason, and does not stop the build.
+end, with the reason, and does not stop the build. Every option is also a variable:
+RAG_INDEXER_CHUNK_SIZE is --chunk-size.
 
 Example:  rag-indexer build --source ./documents --output ./bundle
 """
+
+
+class Layout(StrEnum):
+    """What a build leaves at its output."""
+
+    ROOT = "root"
+    BUNDLE = "bundle"
+
+
+def command() -> Any:
+    """The command `build` alone, for those that make its arguments from something else."""
+    app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
+    app.command(help=HELP, context_settings=CONTEXT)(build)
+    return typer.main.get_command(app)
+
+
+def flags(*but: str) -> list[Flag]:
+    """Every option of `build` but those whose parameter is named."""
+    return [
+        Flag([*p.opts, p.name], p.secondary_opts, p.is_flag, p.multiple)
+        for p in command().params
+        if p.name not in but
+    ]
 
 
 def build(
@@ -137,6 +167,10 @@ def build(
     strict: Annotated[
         bool, typer.Option("--strict", help="Fail if any document cannot be indexed.")
     ] = False,
+    layout: Annotated[
+        Layout,
+        typer.Option(help="root: versions/<id>/ and CURRENT; bundle: the sealed bundle itself."),
+    ] = Layout.ROOT,
     work_dir: Annotated[
         Path | None, typer.Option(help="Folder for temporary files (default: the system's).")
     ] = None,
@@ -184,16 +218,21 @@ def build(
         precision=precision,
         encoder_cache=encoder_cache,
     )
+    if layout is Layout.BUNDLE and (is_remote(output) or gate is not None):
+        raise ConfigurationError(
+            "--layout bundle writes into a folder, without a gate; use --layout root"
+        )
     progress = make_progress(quiet=quiet)
     judge = gate_option(gate, progress, gate_measure, gate_margin, strict=gate_strict)
     with tempfile.TemporaryDirectory(prefix="rag-build-", dir=work_dir) as work:
         report = build(
             Source(source, include=include or (), exclude=exclude or (), base_uri=base_uri),
-            Path(work, "bundle"),
+            Path(work, "bundle") if layout is Layout.ROOT else Path(output),
             options,
             progress,
         )
-        publish(report.folder, output, progress, judge)
+        if layout is Layout.ROOT:
+            publish(report.folder, output, progress, judge)
     _print_build(report, output, as_json=as_json)
 
 
@@ -211,6 +250,7 @@ def _print_build(report: Any, output: str, *, as_json: bool) -> None:
             "chunks": report.chunks,
             "skipped": skipped,
             "passed_over": report.passed_over,
+            "bytes": report.bytes,
             "seconds": report.seconds,
         }
         print(json.dumps(result, ensure_ascii=False))

@@ -37,6 +37,9 @@ COMMANDS = {
         "rollback",
         "prune",
         "pin",
+        "train",
+        "process",
+        "metrics",
     ),
     "eval.__main__": (
         "retrieval",
