@@ -38,7 +38,7 @@ class Job:
         self.documents.mkdir(parents=True)
         (root / "model").mkdir()
         self.hyperparameters: dict[str, str] = {
-            "backend": "onnx", "safetensors": "false", "encoder_cache": str(encoder_cache),
+            "backend": "onnx", "encoder_cache": str(encoder_cache),
         }  # fmt: skip
         self.channel: dict[str, str] = {"TrainingInputMode": "File"}
         self.hosts: dict[str, Any] = {"current_host": "algo-1", "hosts": ["algo-1"]}
@@ -193,7 +193,7 @@ def test_items_38_and_39_processing(job: Job, tmp_path: Path) -> None:
         json.dumps({"ProcessingInputs": inputs, "ProcessingOutputConfig": {"Outputs": [output]}})
     )
     cache = job.hyperparameters["encoder_cache"]
-    arguments = ("--backend", "onnx", "--no-safetensors", "--encoder-cache", cache)
+    arguments = ("--backend", "onnx", "--encoder-cache", cache)
     code, said, error = job.run("process", *arguments)
     assert code == 0, error
     assert "metric chunks=1;" in said
