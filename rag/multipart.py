@@ -1,7 +1,7 @@
 """Large files to S3 in parts, with the same conditions as a single write.
 
 obstore's multipart uploads cannot be made conditional, and its single writes hold the whole file
-in memory, so that this one way goes through boto3.
+in memory, so that this one way goes through botocore.
 """
 
 from __future__ import annotations
@@ -78,11 +78,11 @@ def _parts(client: Any, target: dict[str, str], upload_id: str, path: Path) -> l
 
 def _client() -> Any:
     try:
-        import boto3
         from botocore.config import Config
+        from botocore.session import get_session
     except ImportError:
         raise ConfigurationError(
-            f"files above {ABOVE_BYTES >> 20} MiB are uploaded with boto3, which is not"
+            f"files above {ABOVE_BYTES >> 20} MiB are uploaded with botocore, which is not"
             " installed: install rag-containers[indexer]"
         ) from None
     own = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
@@ -90,4 +90,6 @@ def _client() -> Any:
     config = Config(
         retries={"mode": "standard", "max_attempts": 8}, max_pool_connections=_WORKERS, s3=style
     )
-    return boto3.client("s3", config=config)
+    return get_session().create_client(
+        "s3", region_name=os.environ.get("AWS_REGION"), config=config
+    )
