@@ -91,6 +91,8 @@ class Chunk:
     lang: str = "und"
     format: str = ""
     metadata: Metadata = field(default_factory=dict)
+    stored_id: str = field(default="", init=False, repr=False, compare=False)
+    """The id that a store keeps with it, which saves computing it; not carried to copies."""
 
     @property
     def indexed_text(self) -> str:
@@ -100,6 +102,8 @@ class Chunk:
     @property
     def chunk_id(self) -> str:
         """32 hex digits: the first half of the SHA-256 of everything the chunk is."""
+        if self.stored_id:
+            return self.stored_id
         parts = [
             self.doc_id, self.uri, self.title, self.text, self.start, self.end, self.page,
             list(self.headings), self.context, self.lang, self.format,

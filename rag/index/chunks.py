@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import threading
-from bisect import bisect_left
+from bisect import bisect_left, bisect_right
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from numpy.typing import NDArray
 
 from rag.errors import BundleCorrupt, BundleMissing, BundleMixed
 from rag.index import filters
+from rag.index.arrow_columns import Reader, reader
 from rag.index.chunk_files import (
     CHUNK_SCHEMA,
     CHUNKS,
@@ -32,6 +34,8 @@ from rag.types import Chunk, Int64, Metadata, RowMask
 __all__ = ["ChunkCounts", "ChunkStore", "DocumentRecord", "metadata_problem", "write_chunks"]
 
 MASK_CACHE_BYTES = 64 * 2**20
+RECORDS_KEPT = 4096
+"""Documents of recent passages, whose records need not be read again."""
 
 
 class ChunkStore:
@@ -42,6 +46,7 @@ class ChunkStore:
         self._chunks = chunks
         self._columns = _FilterColumns(documents, chunks)
         self._masks = _MaskCache(MASK_CACHE_BYTES)
+        self._records: dict[int, DocumentRecord] = {}
 
     @classmethod
     def open(cls, folder: Path) -> ChunkStore:
@@ -70,12 +75,14 @@ class ChunkStore:
 
         Raises IndexError for a row outside 0..rows-1, -1 included: padding is no chunk.
         """
-        records: dict[int, DocumentRecord] = {}
+        known = self._records
+        if len(known) > RECORDS_KEPT:
+            known = self._records = {}
         found = []
         for row in self._checked(rows):
             value = self._chunks.row(row)
             doc = value["doc"]
-            record = records.get(doc) or records.setdefault(doc, self._record(doc))
+            record = known.get(doc) or known.setdefault(doc, self._record(doc))
             found.append(_chunk(value, record))
         return found
 
@@ -123,7 +130,8 @@ class ChunkStore:
             raise IndexError(
                 f"rows must lie in 0..{self.rows - 1}, got {values.min()}..{values.max()}"
             )
-        return [int(row) for row in values.ravel()]
+        found: list[int] = values.ravel().tolist()
+        return found
 
     def _record(self, row: int) -> DocumentRecord:
         value = self._documents.row(row)
@@ -132,7 +140,7 @@ class ChunkStore:
 
 
 def _chunk(value: Mapping[str, Any], record: DocumentRecord) -> Chunk:
-    return Chunk(
+    chunk = Chunk(
         doc_id=record.doc_id,
         uri=record.uri,
         title=record.title,
@@ -140,12 +148,14 @@ def _chunk(value: Mapping[str, Any], record: DocumentRecord) -> Chunk:
         start=value["start"],
         end=value["end"],
         page=value["page"],
-        headings=tuple(value["headings"]),
+        headings=value["headings"],
         context=value["context"],
         lang=record.lang,
         format=record.format,
         metadata=record.metadata,
     )
+    object.__setattr__(chunk, "stored_id", value["chunk_id"].hex())
+    return chunk
 
 
 class _Rows:
@@ -157,50 +167,64 @@ class _Rows:
         if not path.is_file():
             raise BundleMissing(f"{path} is not there; copy or build the bundle again")
         try:
-            reader = pa.ipc.open_file(pa.memory_map(str(path)))
-            self.batches = [reader.get_batch(i) for i in range(reader.num_record_batches)]
+            file = pa.ipc.open_file(pa.memory_map(str(path)))
+            self.batches = [file.get_batch(i) for i in range(file.num_record_batches)]
             for batch in self.batches:
                 batch.validate()
         except (pa.ArrowInvalid, OSError) as error:
             raise BundleCorrupt(
                 f"{path} cannot be read ({error}); build the bundle again"
             ) from None
-        self.schema: pa.Schema = reader.schema
+        self.schema: pa.Schema = file.schema
         if self.schema.names[: len(schema)] != schema.names or any(
             self.schema.field(f.name).type != f.type for f in schema
         ):
             raise BundleCorrupt(f"{path} has other columns than it should; build the bundle again")
-        self._starts = np.cumsum([0, *(batch.num_rows for batch in self.batches)])
+        self._starts: list[int] = [0, *accumulate(batch.num_rows for batch in self.batches)]
+        self._readers: list[dict[str, Reader]] = [{} for _ in self.batches]
 
     @property
     def count(self) -> int:
-        return int(self._starts[-1])
+        return self._starts[-1]
 
     def value(self, name: str, row: int) -> Any:
-        batch, offset = self._locate(row)
-        return self._python(batch.column(name)[offset])
+        number, offset = self._locate(row)
+        try:
+            return self._readers_of(number)[name](offset)
+        except UnicodeDecodeError as error:
+            raise self._broken(error) from None
 
     def row(self, row: int) -> dict[str, Any]:
-        batch, offset = self._locate(row)
-        return {name: self._python(batch.column(name)[offset]) for name in self.names}
+        number, offset = self._locate(row)
+        try:
+            return {name: read(offset) for name, read in self._readers_of(number).items()}
+        except UnicodeDecodeError as error:
+            raise self._broken(error) from None
 
     def slices(self, names: Sequence[str], start: int, stop: int) -> Iterator[tuple[Any, ...]]:
         start, stop, _ = slice(start, stop).indices(self.count)
         while start < stop:
-            batch, offset = self._locate(start)
-            part = batch.slice(offset, stop - start)
+            number, offset = self._locate(start)
+            part = self.batches[number].slice(offset, stop - start)
             yield from zip(*(part.column(name).to_pylist() for name in names), strict=True)
             start += part.num_rows
 
-    def _locate(self, row: int) -> tuple[pa.RecordBatch, int]:
-        number = int(np.searchsorted(self._starts, row, side="right")) - 1
-        return self.batches[number], row - int(self._starts[number])
+    def _locate(self, row: int) -> tuple[int, int]:
+        """The batch that holds `row`, and where in it."""
+        number = bisect_right(self._starts, row) - 1
+        return number, row - self._starts[number]
 
-    def _python(self, value: pa.Scalar) -> Any:
-        try:
-            return value.as_py()
-        except UnicodeDecodeError as error:
-            raise BundleCorrupt(f"{self.path} holds broken text ({error}); build again") from None
+    def _readers_of(self, number: int) -> dict[str, Reader]:
+        """One for each of `names`, made when the batch is first read."""
+        readers = self._readers[number]
+        if not readers:
+            batch = self.batches[number]
+            readers = {name: reader(batch.column(name)) for name in self.names}
+            self._readers[number] = readers
+        return readers
+
+    def _broken(self, error: UnicodeDecodeError) -> BundleCorrupt:
+        return BundleCorrupt(f"{self.path} holds broken text ({error}); build again")
 
 
 class _Column(Sequence[Any]):

@@ -15,7 +15,7 @@ from rag.models.embedder import EncodedQuery
 from rag.retrieval.feedback import Asked
 from rag.retrieval.fusion import make_fusion
 from rag.retrieval.ranking import DEPTH, Found, Ranker
-from rag.types import NO_ROW, Hits, LegScore, Mode, Passage, Query
+from rag.types import NO_ROW, Hits, Int64, LegScore, Mode, Passage, Query
 
 
 class Searcher:
@@ -81,22 +81,18 @@ class Searcher:
     def _passages(self, found: Found, line: int, top_k: int) -> list[Passage]:
         rows = found.ranking.rows[line, :top_k]
         rows = rows[rows != NO_ROW]
-        passages = []
-        for place, (row, chunk) in enumerate(zip(rows, self._index.chunks(rows), strict=True)):
-            dense, sparse = found.dense, found.sparse
-            if found.deep is not None and place >= found.answers[line]:
-                dense, sparse = found.deep
-            passages.append(
-                Passage(
-                    rank=place + 1,
-                    chunk_id=chunk.chunk_id,
-                    chunk=chunk,
-                    score=float(found.ranking.scores[line, place]),
-                    dense=_leg_score(dense, line, int(row)),
-                    sparse=_leg_score(sparse, line, int(row)),
-                )
-            )
-        return passages
+        scores = found.ranking.scores[line, : len(rows)].tolist()
+        answers = int(found.answers[line])
+        dense = _explain(found.dense, line, rows[:answers])
+        sparse = _explain(found.sparse, line, rows[:answers])
+        if found.deep is not None:
+            dense += _explain(found.deep[0], line, rows[answers:])
+            sparse += _explain(found.deep[1], line, rows[answers:])
+        chunks = self._index.chunks(rows)
+        return [
+            Passage(place + 1, chunk.chunk_id, chunk, scores[place], dense[place], sparse[place])
+            for place, chunk in enumerate(chunks)
+        ]
 
 
 def _asked(texts: Sequence[str], encoded: Sequence[EncodedQuery | None]) -> Asked:
@@ -111,13 +107,19 @@ def _asked(texts: Sequence[str], encoded: Sequence[EncodedQuery | None]) -> Aske
     )
 
 
-def _leg_score(hits: Hits | None, line: int, row: int) -> LegScore | None:
-    if hits is None:
-        return None
-    places = np.flatnonzero(hits.rows[line] == row)
-    if not places.size:
-        return None
-    return LegScore(rank=int(places[0]) + 1, score=float(hits.scores[line, places[0]]))
+def _explain(hits: Hits | None, line: int, rows: Int64) -> list[LegScore | None]:
+    """Where one leg placed each of `rows`; None where it did not find it, or was not asked."""
+    if hits is None or not rows.size or not hits.rows.shape[1]:
+        return [None] * len(rows)
+    there = rows[:, None] == hits.rows[line]
+    places = there.argmax(axis=1)
+    scores = hits.scores[line, places].tolist()
+    return [
+        LegScore(place + 1, score) if seen else None
+        for place, score, seen in zip(
+            places.tolist(), scores, there.any(axis=1).tolist(), strict=True
+        )
+    ]
 
 
 def _groups(queries: Sequence[Query]) -> list[list[int]]:
