@@ -9,16 +9,47 @@ import numpy as np
 from rag.types import Int64
 
 
-def length_batches(lengths: Int64, max_batch_tokens: int) -> Iterator[Int64]:
+def length_batches(
+    lengths: Int64, max_batch_tokens: int, *, run_tokens: int | None = None
+) -> Iterator[Int64]:
     """Positions into `lengths` (n,), each once, the longest first, batch by batch.
 
     A batch costs its size times its longest text, at most `max_batch_tokens`; a text longer than
-    that goes alone. Equal lengths keep their order.
+    that goes alone. Equal lengths keep their order. With `run_tokens`, what one run costs beside
+    its tokens, in tokens, batches are cut further where that saves more padding than it costs.
     """
     order = np.argsort(-lengths, kind="stable").astype(np.int64)
     start = 0
     while start < len(order):
         longest = max(1, int(lengths[order[start]]))
         size = max(1, max_batch_tokens // longest)
-        yield order[start : start + size]
+        batch = order[start : start + size]
+        if run_tokens is None:
+            yield batch
+        else:
+            yield from np.split(batch, _cuts(lengths[batch], run_tokens))
         start += size
+
+
+def _cuts(lengths: Int64, run_tokens: int) -> list[int]:
+    """Where to cut descending `lengths` for the least sum over runs of size · longest + run_tokens.
+
+    Optimal, by dynamic programming over the places where the length changes.
+    """
+    starts = [0, *(np.flatnonzero(np.diff(lengths)) + 1).tolist()]
+    longest = lengths[starts].tolist()
+    ends = [*starts[1:], len(lengths)]
+    best, before = [0.0], [0]
+    for last, end in enumerate(ends):
+        costs = [
+            best[first] + run_tokens + longest[first] * (end - starts[first])
+            for first in range(last + 1)
+        ]
+        cheapest = min(range(last + 1), key=costs.__getitem__)
+        best.append(costs[cheapest])
+        before.append(cheapest)
+    cuts, place = [], before[len(ends)]
+    while place > 0:
+        cuts.append(starts[place])
+        place = before[place]
+    return cuts[::-1]

@@ -145,8 +145,10 @@ class Tokenizer:
         return sum(any(ord(c) >= _SYLLABLES for c in token) for token in vocabulary) >= _MANY
 
     def _readable(self, text: str) -> float:
+        if text.isascii():
+            return 1.0
         letters = {place for place, character in enumerate(text) if character.isalpha()}
-        if text.isascii() or not letters:
+        if not letters:
             return 1.0
         encoding = self._backend.encode(text, add_special_tokens=False)
         read: set[int] = set()

@@ -46,8 +46,9 @@ class Ranker:
         self._depth = depth
         self._fusion = make_fusion(index.manifest.fusion or DEFAULT)
         self._scale = USUAL
-        if isinstance(index, Evidence):
-            self._scale = measure_scale(index, index.manifest.counts["chunks"])
+        self._evidence = index if isinstance(index, Evidence) else None
+        if self._evidence is not None:
+            self._scale = measure_scale(self._evidence, index.manifest.counts["chunks"])
 
     def rank(
         self,
@@ -67,8 +68,8 @@ class Ranker:
             return self._one_leg(asked, legs, allowed)
         method = self._fusion if fusion is None else make_fusion(fusion)
         if isinstance(method, Feedback):
-            if isinstance(self._index, Evidence):
-                return self._feedback(method, self._index, asked, top_k, allowed)
+            if self._evidence is not None:
+                return self._feedback(method, self._evidence, asked, top_k, allowed)
             method = _plain(method)
         both = self._both(asked, self._depth, allowed)
         ranking = method(both, self._depth)

@@ -11,14 +11,10 @@ import signal
 import socket
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import partial
 
-import uvicorn
-
 from rag.answering.answer import Answerer
-from rag.errors import ConfigurationError, RagError
+from rag.errors import RagError
 from rag.index.bundle import Bundle, open_bundle
 from rag.models.embedder import Embedder
 from rag.models.generator import Generator
@@ -30,6 +26,7 @@ from rag.service.access import Access
 from rag.service.encoding import EncoderPool, EncoderStage
 from rag.service.engine import Done, Engine
 from rag.service.expanding import Expander
+from rag.service.http_server import Server, listen, new_event_loop
 from rag.service.metrics import Metrics
 from rag.service.reranking import Reranking
 from rag.service.routes import create_app
@@ -41,11 +38,6 @@ from rag.settings import Settings
 
 logger = logging.getLogger(__name__)
 
-BACKLOG = 2048
-KEEP_ALIVE_S = 75
-"""Longer than the platform's pauses between requests, which reuse connections."""
-HANG_UP_S = 1
-"""For connections to close once their requests have ended."""
 LINGER_S = 1
 """For an answer's thread to end once nobody waits for it."""
 
@@ -199,14 +191,9 @@ def serve(settings: Settings) -> int:
 
     Raises ConfigurationError when the port cannot be had.
     """
-    return asyncio.run(_serve(settings, _listen(settings.host, settings.port)))
-
-
-class _Server(uvicorn.Server):
-    @contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        """Leaves signals to `_serve`: after a drain the process ends with 0, not by a signal."""
-        yield
+    listener = listen(settings.host, settings.port)
+    with asyncio.Runner(loop_factory=new_event_loop) as runner:
+        return runner.run(_serve(settings, listener))
 
 
 async def _serve(settings: Settings, listener: socket.socket) -> int:
@@ -216,19 +203,7 @@ async def _serve(settings: Settings, listener: socket.socket) -> int:
     )
     tracing = Tracing(settings.traces_url, ratio=settings.traces_ratio)
     metrics.watch(service)
-    server = _Server(
-        uvicorn.Config(
-            create_app(service, metrics, tracing=tracing, logged=settings.log_requests),
-            log_config=None,
-            access_log=False,
-            server_header=False,
-            proxy_headers=False,
-            lifespan="off",
-            ws="none",
-            timeout_keep_alive=KEEP_ALIVE_S,
-            timeout_graceful_shutdown=HANG_UP_S,
-        )
-    )
+    server = Server(create_app(service, metrics, tracing=tracing, logged=settings.log_requests))
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -296,20 +271,6 @@ class _Loader(threading.Thread):
         if self._settings.exit_on_load_failure:
             self.exit_code = 1
             self._stopping.set()
-
-
-def _listen(host: str, port: int) -> socket.socket:
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    try:
-        listener = socket.create_server((host, port), family=family, backlog=BACKLOG)
-    except OSError as error:
-        raise ConfigurationError(
-            f"cannot listen on {host}:{port}: {error}; set RAG_HOST and RAG_PORT"
-        ) from None
-    # Inherited by every connection: head and body are two writes, and the second must not wait
-    # for the client to acknowledge the first.
-    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    return listener
 
 
 def _end(code: int, *, clean: bool) -> int:

@@ -9,6 +9,7 @@ from typing import Any
 from fastapi import FastAPI, Request
 from fastapi.responses import Response
 from starlette.exceptions import HTTPException
+from starlette.types import Receive, Scope, Send
 
 import rag
 from rag.service import metrics as prometheus
@@ -28,6 +29,29 @@ BATCH_PAYLOAD_MB = 1
 BATCH_CONCURRENCY = 8
 
 
+class _App(FastAPI):
+    """FastAPI, but for the hot routes: these are plain ASGI applications, and are called before
+    any middleware and without a search among the routes.
+    """
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self._hot: dict[str, Any] = {}
+
+    def add_hot_route(self, path: str, application: Any) -> None:
+        """Serves POST `path`; other methods are refused as those of any route are."""
+        self._hot[path] = application
+        self.add_route(path, application, methods=["POST"], include_in_schema=False)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and scope["method"] == "POST":
+            hot = self._hot.get(scope["path"])
+            if hot is not None:
+                await hot(scope, receive, send)
+                return
+        await super().__call__(scope, receive, send)
+
+
 def create_app(
     service: Service,
     metrics: Metrics,
@@ -38,19 +62,14 @@ def create_app(
     """The application of one service; it answers /ping from the first moment on."""
     tracing = tracing or Tracing()
     around = partial(Handler, service=service, metrics=metrics, tracing=tracing, logged=logged)
-    app = FastAPI(
+    app = _App(
         title="rag-containers",
         version=rag.__version__,
         description=DESCRIPTION,
         redoc_url=None,
         exception_handlers={HTTPException: _not_found},
     )
-    app.add_route(
-        "/invocations",
-        around(Invocations(service, metrics, tracing).answer),  # type: ignore[arg-type]
-        methods=["POST"],
-        include_in_schema=False,
-    )
+    app.add_hot_route("/invocations", around(Invocations(service, metrics, tracing).answer))
 
     @app.post("/ping", include_in_schema=False)
     @app.get("/ping", summary="200 when traffic may come, else 503; POST is the same")

@@ -7,6 +7,7 @@ import pytest
 
 from rag.models.batches import length_batches
 from rag.models.threads import usable_cpus
+from rag.types import Int64
 
 
 def write(folder: Path, **files: str) -> None:
@@ -59,3 +60,27 @@ def test_batches_hold_every_text_once_within_the_budget(budget: int) -> None:
     for rows in batches:
         assert len(rows) == 1 or len(rows) * lengths[rows].max() <= budget
     assert list(length_batches(lengths[:0], budget)) == []
+
+
+@pytest.mark.parametrize("run_tokens", [0, 5, 24, 10_000])
+def test_batches_are_cut_where_it_saves_most(run_tokens: int) -> None:
+    """Against every way to cut nine lengths."""
+    lengths = np.array([3, 9, 1, 40, 9, 2, 0, 17, 12], dtype=np.int64)
+
+    def cost(batches: list[Int64]) -> int:
+        return sum(run_tokens + len(rows) * int(lengths[rows].max()) for rows in batches)
+
+    order = np.argsort(-lengths, kind="stable")
+    ways = [
+        np.split(order, [place for place in range(1, 9) if chosen >> (place - 1) & 1])
+        for chosen in range(1 << 8)
+    ]
+    batches = list(length_batches(lengths, 10_000, run_tokens=run_tokens))
+    assert np.concatenate(batches).tolist() == order.tolist()
+    assert cost(batches) == min(cost(way) for way in ways)
+
+
+def test_cut_batches_keep_to_the_budget() -> None:
+    lengths = np.array([8, 8, 8, 2, 2, 2, 2], dtype=np.int64)
+    batches = list(length_batches(lengths, 16, run_tokens=1))
+    assert [rows.tolist() for rows in batches] == [[0, 1], [2], [3], [4, 5, 6]]

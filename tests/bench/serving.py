@@ -1,0 +1,207 @@
+"""The service at its limits: latency, throughput, overload, cold start and memory, as ratios.
+
+    apt-get install wrk
+    python tests/bench/serving.py --data DIR --folder FOLDER
+
+`--data` has `scale/` and `beir/` in BEIR's layout; the bundle is made once, below `--folder` (see
+serving_bundle.py). Everything is measured in one run, in rounds that take turns, and medians are
+compared: E is what the encoder does offline with these queries, in its best batch size; N is an
+empty FastAPI route on the same server under the same load generator.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from serving_bundle import EMBEDDED, PASSAGES, build
+from serving_load import Alone, closed_loop, open_loop
+from serving_processes import Served, empty_route, rag_serve
+
+from rag.models.onnx_embedder import OnnxEmbedder
+
+SETS = ("nfcorpus", "msmarco-dl-5k", "anthropic-docs", "cranfield")
+BATCH_TOKENS = (512, 1024, 2048, 4096)
+CLIENTS = (1, 8, 32, 64)
+NO_CACHE = {"RAG_QUERY_CACHE_BYTES": "0"}
+
+
+def read_queries(data: Path) -> list[str]:
+    """All queries of the sets, shuffled the same way every time."""
+    texts = []
+    for name in SETS:
+        with (data / "beir" / name / "queries.jsonl").open(encoding="utf-8") as lines:
+            texts += [json.loads(line)["text"] for line in lines]
+    order = np.random.default_rng(1).permutation(len(texts))
+    return [texts[place] for place in order]
+
+
+def write_bodies(queries: list[str], path: Path) -> list[bytes]:
+    bodies = [
+        json.dumps({"query": text, "mode": "retrieve", "top_k": 10}).encode() for text in queries
+    ]
+    path.write_bytes(b"\n".join(bodies) + b"\n")
+    return bodies
+
+
+def offline_rate(bundle: Path, queries: list[str]) -> float:
+    """Queries a second in the best of several batch sizes."""
+    best = 0.0
+    for tokens in BATCH_TOKENS:
+        embedder = OnnxEmbedder(bundle / "encoder", max_batch_tokens=tokens)
+        embedder.embed_queries(queries[:64])
+        began = time.perf_counter()
+        embedder.embed_queries(queries)
+        best = max(best, len(queries) / (time.perf_counter() - began))
+    return best
+
+
+def unloaded(bundle: Path, service: Served, queries: list[str], bodies: list[bytes]) -> Any:
+    """p50 of single requests beside the encoder's own time for the same queries, in turns."""
+    embedder = OnnxEmbedder(bundle / "encoder")
+    client = Alone(service.port)
+    own, whole = [], []
+    for place, (query, body) in enumerate(zip(queries, bodies, strict=True)):
+        began = time.perf_counter()
+        embedder.embed_queries([query])
+        took = (time.perf_counter() - began) * 1e3
+        asked = client.ask(body)
+        if place >= 20:
+            own.append(took)
+            whole.append(asked)
+    client.close()
+    more = statistics.median(w - o for w, o in zip(whole, own, strict=True))
+    return {
+        "encoder_p50_ms": statistics.median(own), "service_p50_ms": statistics.median(whole),
+        "difference_p50_ms": more,
+    }  # fmt: skip
+
+
+def saturated(bundle: Path, queries: list[str], path: Path, given: argparse.Namespace) -> Any:
+    """E, N and the service without its cache, in turns."""
+    bodies = path.read_bytes().splitlines()
+    found: dict[str, list[float]] = {}
+    with rag_serve(bundle, **NO_CACHE) as service, empty_route() as empty:
+        alone = unloaded(bundle, service, queries[: given.alone], bodies[: given.alone])
+        for turn in range(given.rounds):
+            found.setdefault("E", []).append(offline_rate(bundle, queries[: given.offline]))
+            took = closed_loop(empty.port, path, clients=64, seconds=given.seconds)
+            found.setdefault("N", []).append(took["rate"])
+            for clients in CLIENTS:
+                took = closed_loop(
+                    service.port, path, clients=clients, seconds=given.seconds, start=turn * 997
+                )
+                found.setdefault(f"service_{clients}", []).append(took["rate"])
+                found.setdefault(f"p50_ms_{clients}", []).append(took["p50_ms"])
+        rates = {name: statistics.median(values) for name, values in found.items()}
+        half = open_loop(
+            service.port, bodies, rate=rates["service_64"] / 2, seconds=2 * given.seconds,
+            connections=128,
+        )  # fmt: skip
+        loaded = {name: service.mib(name) for name in ("Pss", "Rss")}
+    bound = 1 / (1 / rates["E"] + 1 / rates["N"])
+    return {
+        "unloaded": alone, "rates": rates, "half_load": half, "memory_mib": loaded,
+        "of_bound_64": rates["service_64"] / bound,
+        "half_p99_over_p50": half["200"]["p99_ms"] / half["200"]["p50_ms"],
+    }  # fmt: skip
+
+
+def cached(bundle: Path, path: Path, given: argparse.Namespace) -> Any:
+    """The service when it has seen every query before, and the empty route, in turns."""
+    few = path.with_name("few.jsonl")
+    few.write_bytes(b"\n".join(path.read_bytes().splitlines()[: given.offline]) + b"\n")
+    rates: dict[str, list[float]] = {"N": [], "service_64": []}
+    with rag_serve(bundle) as service, empty_route() as empty:
+        client = Alone(service.port)
+        for body in few.read_bytes().splitlines():
+            client.ask(body)
+        client.close()
+        for _ in range(given.rounds):
+            for name, server in (("N", empty), ("service_64", service)):
+                took = closed_loop(server.port, few, clients=64, seconds=given.seconds)
+                rates[name].append(took["rate"])
+    medians = {name: statistics.median(values) for name, values in rates.items()}
+    return medians | {"of_empty": medians["service_64"] / medians["N"]}
+
+
+def overload(bundle: Path, path: Path, given: argparse.Namespace, peak: float) -> Any:
+    """Ten times what the service can do, by an open loop."""
+    bodies = path.read_bytes().splitlines()
+    with rag_serve(bundle, **NO_CACHE) as service:
+        before = closed_loop(service.port, path, clients=64, seconds=given.seconds)
+        peak = max(peak, before["rate"])
+        memory = [service.mib("Rss")]
+        reports = []
+        for _ in range(2):
+            report = open_loop(
+                service.port, bodies, rate=10 * peak, seconds=2 * given.seconds, connections=1600
+            )
+            reports.append(report)
+            memory.append(service.mib("Rss"))
+    last = reports[-1]
+    goodput = last["200"]["count"] / last["until_answered_s"]
+    refused = last.get("429", {"p99_ms": 0.0})
+    return {
+        "peak": peak, "goodput": goodput, "of_peak": goodput / peak, "memory_mib": memory,
+        "refused_p99_ms": refused["p99_ms"], "runs": reports,
+    }  # fmt: skip
+
+
+def start(bundle: Path) -> Any:
+    """Cold starts, with the files in the page cache, and memory against the files' size."""
+    manifest = json.loads((bundle / "manifest.json").read_bytes())
+    files = sum(entry["size"] for entry in manifest["files"].values()) / 2**20
+    starts = []
+    for _ in range(4):
+        with rag_serve(bundle) as service:
+            starts.append(service.cold_start_s)
+            memory = {name: service.mib(name) for name in ("Pss", "Rss")}
+            torch = service.maps("libtorch")
+    return {
+        "cold_start_s": statistics.median(starts[1:]), "starts_s": starts, "files_mib": files,
+        "memory_mib": memory, "of_files": memory["Pss"] / files, "torch": torch,
+    }  # fmt: skip
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--folder", type=Path, required=True, help="kept between runs")
+    parser.add_argument("--passages", type=int, default=PASSAGES)
+    parser.add_argument("--embedded", type=int, default=EMBEDDED)
+    parser.add_argument("--kind", default="hnsw")
+    parser.add_argument("--lang", default="en")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--seconds", type=float, default=4)
+    parser.add_argument("--alone", type=int, default=300, help="single requests")
+    parser.add_argument("--offline", type=int, default=1000, help="queries embedded offline")
+    parser.add_argument("--only", choices=["start", "saturated", "cached", "overload"])
+    given = parser.parse_args()
+    bundle = build(
+        given.folder, given.data, lang=given.lang, passages=given.passages,
+        embedded=given.embedded, dense={"kind": given.kind},
+    )  # fmt: skip
+    queries = read_queries(given.data)
+    path = given.folder / "queries.jsonl"
+    write_bodies(queries, path)
+    result: dict[str, Any] = {"queries": len(queries), "passages": given.passages}
+    if given.only in (None, "start"):
+        result["start"] = start(bundle)
+    if given.only in (None, "saturated"):
+        result["saturated"] = saturated(bundle, queries, path, given)
+    if given.only in (None, "cached"):
+        result["cached"] = cached(bundle, path, given)
+    if given.only in (None, "overload"):
+        rates = result.get("saturated", {}).get("rates", {})
+        result["overload"] = overload(bundle, path, given, rates.get("service_64", 0.0))
+    print(json.dumps(result, indent=1, default=float))
+
+
+if __name__ == "__main__":
+    main()
