@@ -14,6 +14,7 @@ from starlette.types import Receive, Scope, Send
 import rag
 from rag.service import metrics as prometheus
 from rag.service import negotiation, replies
+from rag.service.docs_page import add_docs_page
 from rag.service.errors import Problem
 from rag.service.handling import Handler, Logged
 from rag.service.invocations import Invocations
@@ -66,6 +67,7 @@ def create_app(
         title="rag-containers",
         version=rag.__version__,
         description=DESCRIPTION,
+        docs_url=None,
         redoc_url=None,
         exception_handlers={HTTPException: _not_found},
     )
@@ -97,6 +99,7 @@ def create_app(
             }
         )
 
+    add_docs_page(app)
     app.openapi = lambda: document(app)  # type: ignore[method-assign]
     return app
 
