@@ -16,6 +16,8 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from rag.errors import ConfigurationError
 
 PREFIX = "RAG_"
+INDEXER_PREFIX = "RAG_INDEXER_"
+"""Options of `rag-indexer`, which the image that indexes and serves has beside these."""
 MIB = 1 << 20
 
 
@@ -250,7 +252,9 @@ def load(**overrides: Any) -> Settings:
 
 
 def _known(variable: str) -> bool:
-    return variable in {_variable(name) for name in Settings.model_fields}
+    return variable.startswith(INDEXER_PREFIX) or variable in {
+        _variable(name) for name in Settings.model_fields
+    }
 
 
 def _variable(field: str) -> str:

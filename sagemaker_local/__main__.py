@@ -129,11 +129,11 @@ def train(
     env: Env = [],  # noqa: B006
 ) -> None:
     channels = {name: Path(folder) for name, folder in _pairs(channel).items()}
-    hosts = jobs.start_training(
+    with jobs.training(
         Engine.find(), image, work, hyperparameters=_pairs(hyperparameter), channels=[channels],
         environment=_pairs(env),
-    )  # fmt: skip
-    ended = hosts[0].end()
+    ) as hosts:  # fmt: skip
+        ended = hosts[0].end()
     print(ended.log, file=sys.stderr)
     if ended.exit_code:
         print(f"the job failed: {ended.reason}", file=sys.stderr)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import contextlib
+import random
+import uuid
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -37,21 +40,19 @@ class Host:
         self.container = container
 
     def end(self, timeout_s: float = 3600) -> Ended:
-        """What became of it, once it has ended; its container is then gone."""
-        code = self.container.wait(timeout_s)
-        return self._ended(code)
+        """What became of it, once it has ended."""
+        return self._ended(self.container.wait(timeout_s))
 
     def stop(self) -> Ended:
         """SIGTERM, SIGKILL 120 seconds later."""
         return self._ended(self.container.stop(TRAINING_GRACE_S))
 
     def _ended(self, code: int) -> Ended:
-        log = self.container.logs()
-        self.container.remove()
-        return Ended(code, log, self.folders.failure)
+        return Ended(code, self.container.logs(), self.folders.failure)
 
 
-def start_training(
+@contextlib.contextmanager
+def training(
     engine: Engine,
     image: str,
     work: Path,
@@ -61,30 +62,58 @@ def start_training(
     environment: Mapping[str, str] | None = None,
     input_mode: str = "File",
     flags: Sequence[str] = (),
-) -> list[Host]:
-    """Starts a job with as many hosts as there are `channels`: of each host, name to folder.
+) -> Iterator[list[Host]]:
+    """A running job with as many hosts as there are `channels`: of each host, name to folder.
 
     `work` gets a folder a host; what an earlier run left in its checkpoints is found again.
+    Several hosts know each other by name, on a network of their own. Containers and network are
+    gone at the end.
     """
     names = [f"algo-{number}" for number in range(1, len(channels) + 1)]
-    distribution = "FullyReplicated" if len(channels) == 1 else "ShardedByS3Key"
-    hosts = []
-    for name, own in zip(names, channels, strict=True):
-        folders = TrainingFolders(work / name, name)
-        folders.configure(
-            hyperparameters, own, names, input_mode=input_mode, distribution=distribution
-        )
-        job = {
-            "TRAINING_JOB_NAME": "local",
-            "TRAINING_JOB_ARN": "arn:aws:sagemaker:local:0:training-job/local",
-            "AWS_REGION": "us-east-1",
+    job = {
+        "TRAINING_JOB_NAME": "local",
+        "TRAINING_JOB_ARN": "arn:aws:sagemaker:local:0:training-job/local",
+        "AWS_REGION": "us-east-1",
+    }
+    hosts: list[Host] = []
+    with _network(engine, names) as network:
+        try:
+            for name, own in zip(names, channels, strict=True):
+                folders = TrainingFolders(work / name, name)
+                folders.configure(
+                    hyperparameters, own, names, input_mode=input_mode,
+                    distribution="FullyReplicated" if len(names) == 1 else "ShardedByS3Key",
+                )  # fmt: skip
+                container = engine.start(
+                    image, ["train"], mounts=folders.mounts(own),
+                    environment=job | dict(environment or {}),
+                    flags=[*FLAGS, *flags, *network.get(name, ())],
+                )  # fmt: skip
+                hosts.append(Host(folders, container))
+            yield hosts
+        finally:
+            for host in hosts:
+                host.container.remove()
+
+
+@contextlib.contextmanager
+def _network(engine: Engine, names: Sequence[str]) -> Iterator[dict[str, list[str]]]:
+    """The flags that put each host on one network, where every name is known; none for one host."""
+    if len(names) == 1:
+        yield {}
+        return
+    made = f"sagemaker-local-{uuid.uuid4().hex[:12]}"
+    subnet = f"10.{random.randrange(100, 250)}.{random.randrange(250)}"  # noqa: S311 - no secret
+    engine.call("network", "create", "--subnet", f"{subnet}.0/24", made)
+    addresses = {name: f"{subnet}.{number}" for number, name in enumerate(names, 11)}
+    known = [word for n, ip in addresses.items() for word in ("--add-host", f"{n}:{ip}")]
+    try:
+        yield {
+            name: ["--network", made, "--ip", ip, "--hostname", name, *known]
+            for name, ip in addresses.items()
         }
-        container = engine.start(
-            image, ["train"], mounts=folders.mounts(own), environment=job | dict(environment or {}),
-            flags=[*FLAGS, *flags],
-        )  # fmt: skip
-        hosts.append(Host(folders, container))
-    return hosts
+    finally:
+        engine.run("network", "rm", made)
 
 
 def model_archive(hosts: Sequence[Host], archive: Path, work: Path) -> list[str]:

@@ -147,19 +147,14 @@ def build(
         str | None,
         typer.Option(help="Fusion to seal: JSON, or a file of it, as rag-eval tune --out writes."),
     ] = None,
-    backend: Annotated[
-        Backend, typer.Option(help="What embeds the passages.", envvar="INDEXER_BACKEND")
-    ] = "torch",
+    backend: Annotated[Backend, typer.Option(help="What embeds the passages.")] = "torch",
     device: Annotated[str, typer.Option(help="cpu, cuda or cuda:N (backend torch).")] = "cpu",
     precision: Annotated[
         str, typer.Option(help="float32, float16 or bfloat16 (backend torch).")
     ] = "float32",
     encoder_cache: Annotated[
         Path | None,
-        typer.Option(
-            help="Folder that keeps exported encoders, so that later builds copy them.",
-            envvar="INDEXER_ENCODER_CACHE",
-        ),
+        typer.Option(help="Folder that keeps exported encoders, so that later builds copy them."),
     ] = None,
     safetensors: Annotated[
         bool, typer.Option(help="Keep the PyTorch weights in the bundle beside the ONNX ones.")

@@ -45,6 +45,11 @@ def test_a_flag_wins_over_the_environment(monkeypatch: pytest.MonkeyPatch) -> No
     assert settings.load(bundle="/b").bundle == "/b"
 
 
+def test_options_of_the_indexer_are_left_to_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAG_INDEXER_BACKEND", "onnx")
+    settings.load()
+
+
 def test_settings_are_frozen() -> None:
     with pytest.raises(pydantic.ValidationError):
         settings.load().port = 1  # type: ignore[misc]
