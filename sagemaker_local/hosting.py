@@ -56,15 +56,26 @@ class Reply:
 
 
 class Endpoint:
-    """One serving container. `isolated`: without any network; it is then spoken to from inside."""
+    """One serving container, which listens on `port`.
 
-    def __init__(self, container: Container, *, port: int = PORT, isolated: bool = False) -> None:
+    `isolated`: without any network; it is then spoken to from inside. `published`: the port is
+    this machine's own where False.
+    """
+
+    def __init__(
+        self,
+        container: Container,
+        *,
+        port: int = PORT,
+        isolated: bool = False,
+        published: bool = True,
+    ) -> None:
         self.container = container
         self.isolated = isolated
         self._port = port
         self._client: httpx.Client | None = None
         if not isolated:
-            url = f"http://127.0.0.1:{container.port(port)}"
+            url = f"http://127.0.0.1:{container.port(port) if published else port}"
             self._client = httpx.Client(base_url=url, timeout=INVOCATION_S, trust_env=False)
 
     @property
@@ -179,6 +190,7 @@ def endpoint(
     *,
     environment: Mapping[str, str] | None = None,
     isolated: bool = False,
+    host_network: bool = False,
     port: int = PORT,
     flags: Sequence[str] = (),
     mounts: Sequence[Mount] = (),
@@ -186,16 +198,21 @@ def endpoint(
 ) -> Iterator[Endpoint]:
     """A container that serves `model` (the folder that becomes /opt/ml/model, read-only).
 
-    Its root file system is read-only and /tmp is its own. The container is removed at the end.
+    Its root file system is read-only and /tmp is its own. On the host's network it listens on
+    `port` of this machine, and reaches what listens there. The container is removed at the end.
     """
-    network = ["--network", "none"] if isolated else ["--publish", f"127.0.0.1::{port}"]
+    network = ["--publish", f"127.0.0.1::{port}"]
+    if isolated or host_network:
+        network = ["--network", "none" if isolated else "host"]
+    if port != PORT:
+        environment = {"SAGEMAKER_BIND_TO_PORT": str(port)} | dict(environment or {})
     found = [] if model is None else [Mount(model, f"{ML}/model", read_only=True)]
     container = engine.start(
         image, command, mounts=[*found, *mounts], environment=environment,
         flags=[*FLAGS, *network, *flags],
     )  # fmt: skip
     try:
-        made = Endpoint(container, port=port, isolated=isolated)
+        made = Endpoint(container, port=port, isolated=isolated, published=not host_network)
     except BaseException:
         container.remove()
         raise
