@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from eval import question_commands
-from eval.options import given, make_console, parse_headers, write_json
+from eval.options import ApiKey, given, make_console, parse_headers, write_json
 from rag.errors import RagError
 
 app = typer.Typer(
@@ -28,6 +28,9 @@ RETRIEVAL_HELP = """Measure retrieval on a collection, a bundle or a running ser
 Name one of: --dataset, a folder of BEIR's layout (corpus.jsonl, queries.jsonl, qrels/<split>.tsv),
 which is indexed first; --bundle, a bundle that exists; --url, a service. The last two use
 --queries and --qrels, which judge documents by id (default: the built-in sample's).
+
+--expand and --rerank measure what a request may ask for: the queries that a generator endpoint
+makes of each query, and a reranker over the best passages. Both may be used at once.
 
 Example:  rag-eval retrieval --dataset ./nfcorpus --index-cache ./cache --html report.html
 """
@@ -108,6 +111,28 @@ def retrieval(
     index_cache: Annotated[
         Path | None, typer.Option(help="Folder that keeps vectors from run to run.")
     ] = None,
+    expand: Annotated[
+        str | None, typer.Option(help="Expand each query: multi, hyde or decompose.")
+    ] = None,
+    generator_url: Annotated[
+        str | None, typer.Option(help="OpenAI-compatible endpoint that expands (not with --url).")
+    ] = None,
+    generator_model: Annotated[str | None, typer.Option(help="Its model.")] = None,
+    rerank: Annotated[
+        str | None,
+        typer.Option(
+            help="Rerank: a cross-encoder's folder, a rerank endpoint's URL, or 'service'"
+            " for the reranker of --url."
+        ),
+    ] = None,
+    rerank_model: Annotated[
+        str | None, typer.Option(help="Model to ask for at a rerank endpoint.")
+    ] = None,
+    rerank_dialect: Annotated[
+        str, typer.Option(help="What that endpoint speaks: tei, jina or cohere.")
+    ] = "tei",
+    rerank_depth: Annotated[int, typer.Option(help="Passages that are reranked.")] = 50,
+    api_key: ApiKey = None,
     header: Annotated[
         list[str] | None, typer.Option(help="'Name: value' sent to --url. Repeatable.")
     ] = None,
@@ -123,8 +148,13 @@ def retrieval(
     from eval.commands import Target, evaluate_target, parse_json_option
     from eval.progress import make_advance
     from eval.results import write_result
+    from eval.stages import Stages
     from eval.terminal import show_result
 
+    stages = Stages(
+        expand, generator_url, generator_model, rerank, rerank_model, rerank_dialect, rerank_depth,
+        api_key,
+    )  # fmt: skip
     target = Target(
         dataset=dataset,
         bundle=bundle,
@@ -140,6 +170,7 @@ def retrieval(
         running=given(backend=backend, device=device, precision=precision),
         cache=index_cache,
         headers=parse_headers(header or []),
+        stages=stages if stages.wanted else None,
     )
     with make_advance(quiet=quiet) as advance:
         found = evaluate_target(target, modes=modes, timed=timed, advance=advance)

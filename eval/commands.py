@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import tempfile
 from collections.abc import Mapping
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from eval.datasets import Dataset, load_beir, load_judged, load_sample
-from eval.rankers import IndexRanker, Ranker, ServiceRanker
+from eval.rankers import IndexRanker, Ranker
 from eval.run import TIMED, Evaluation, evaluate, parse_modes
 from eval.vectors import Advance, LazyEmbedder, VectorCache
 from rag.errors import ConfigurationError
@@ -20,7 +21,10 @@ from rag.retrieval.retriever import DEPTH
 if TYPE_CHECKING:
     from eval.answerers import AnswerSource
     from eval.collection import Collection
+    from eval.stages import Stages
     from eval.tune import MakeRanker, Tuned
+    from rag.index.protocol import Index
+    from rag.models.embedder import Embedder
 
 SERVICE_TOP_K = 100
 _BM25 = ("method", "k1", "b", "delta", "engine")
@@ -33,7 +37,8 @@ class Target:
     `queries` and `qrels` go with the last two, and default to the sample's. `indexing` (encoder,
     analyzer, dense, and BM25's method, k1, b) is for a dataset, `running` (backend, device,
     precision) for a dataset or a bundle, `headers` for a URL. `depth` is the candidates of each
-    leg, or the passages asked of a service. `cache` keeps vectors, encoders and remote bundles.
+    leg, or the passages asked of a service. `stages` are what is done beside the search. `cache`
+    keeps vectors, encoders and remote bundles.
     """
 
     dataset: Path | None = None
@@ -48,6 +53,7 @@ class Target:
     running: Mapping[str, Any] = field(default_factory=dict)
     cache: Path | None = None
     headers: Mapping[str, str] = field(default_factory=dict)
+    stages: Stages | None = None
 
 
 def evaluate_target(
@@ -61,8 +67,8 @@ def evaluate_target(
     _check(target)
     wanted = parse_modes(modes)
     dataset = _dataset(target)
-    with tempfile.TemporaryDirectory(prefix="rag-eval-") as work:
-        ranker = _ranker(target, dataset, Path(work), advance)
+    with tempfile.TemporaryDirectory(prefix="rag-eval-") as work, ExitStack() as stack:
+        ranker = _ranker(target, dataset, Path(work), stack, advance)
         return evaluate(dataset, ranker, modes=wanted, timed=timed, advance=advance)
 
 
@@ -98,6 +104,8 @@ def _check(target: Target) -> None:
         )
     if target.url is None and target.headers:
         raise ConfigurationError("--header goes with --url")
+    if target.stages is not None:
+        target.stages.check(of_service=target.url is not None)
     if target.depth is not None and target.depth < 1:
         raise ConfigurationError(f"--depth is {target.depth}; use 1 or more")
 
@@ -110,32 +118,48 @@ def _dataset(target: Target) -> Dataset:
     return load_judged(target.queries.stem, target.queries, target.qrels, split=target.qrels.stem)
 
 
-def _ranker(target: Target, dataset: Dataset, work: Path, advance: Advance) -> Ranker:
+def _ranker(
+    target: Target, dataset: Dataset, work: Path, stack: ExitStack, advance: Advance
+) -> Ranker:
     if target.url is not None:
+        from eval.service_ranker import ServiceRanker
+
         return ServiceRanker(
             target.url,
             top_k=target.depth or SERVICE_TOP_K,
             fusion=target.fusion,
+            fields=target.stages.request_fields() if target.stages else None,
             headers=target.headers,
         )
     if target.bundle is not None:
-        return _bundle_ranker(target, work)
-    return _collection_ranker(target, dataset, work, advance)
+        from rag.retrieval.opening import open_retriever
 
-
-def _bundle_ranker(target: Target, work: Path) -> Ranker:
-    from rag.retrieval.opening import open_retriever
-
-    cache = target.cache / "bundles" if target.cache else work / "bundles"
-    opened = open_retriever(target.bundle or "", cache_dir=cache, **target.running)
-    return IndexRanker(
-        opened.bundle, opened.embedder, fusion=target.fusion, depth=target.depth or DEPTH
-    )
-
-
-def _collection_ranker(target: Target, dataset: Dataset, work: Path, advance: Advance) -> Ranker:
+        cache = target.cache / "bundles" if target.cache else work / "bundles"
+        opened = open_retriever(target.bundle, cache_dir=cache, **target.running)
+        return _index_ranker(target, stack, opened.bundle, opened.embedder, None)
     index, embedder, vectors = _collection(target, dataset, work, advance)
-    return IndexRanker(index, embedder, depth=target.depth or DEPTH, vectors=vectors)
+    return _index_ranker(target, stack, index, embedder, vectors)
+
+
+def _index_ranker(
+    target: Target, stack: ExitStack, index: Index, embedder: Embedder, vectors: VectorCache | None
+) -> Ranker:
+    plain = IndexRanker(
+        index, embedder, fusion=target.fusion, depth=target.depth or DEPTH, vectors=vectors
+    )
+    if target.stages is None:
+        return plain
+    from eval.stages import StagedRanker
+    from rag.retrieval.retriever import Retriever
+
+    staged = StagedRanker(
+        Retriever(index, embedder),
+        target.stages,
+        plain.system,
+        fusion=target.fusion,
+        top_k=target.depth or SERVICE_TOP_K,
+    )
+    return stack.enter_context(closing(staged))
 
 
 def _collection(

@@ -7,11 +7,16 @@ import os
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
+import typer
 from rich.console import Console
 
 from rag.errors import ConfigurationError
+
+ApiKey = Annotated[
+    str | None, typer.Option(envvar="RAG_EVAL_API_KEY", help="Key of the endpoints.")
+]
 
 
 def make_console() -> Console:

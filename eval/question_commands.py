@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from eval.options import given, make_console, parse_headers, write_json
+from eval.options import ApiKey, given, make_console, parse_headers, write_json
 from rag.errors import ConfigurationError
 
 ANSWERS_HELP = """Measure answers on questions with gold answers.
@@ -41,9 +41,6 @@ Example:  rag-eval tune --bundle ./bundle --queries queries.jsonl --qrels test.t
 """
 
 Quiet = Annotated[bool, typer.Option("--quiet", help="No progress, only the result.")]
-ApiKey = Annotated[
-    str | None, typer.Option(envvar="RAG_EVAL_API_KEY", help="Key of the endpoints.")
-]
 
 
 def add_to(app: typer.Typer) -> None:

@@ -1,20 +1,18 @@
-"""What is evaluated: an index on this machine, or a service at a URL, behind one protocol."""
+"""What is evaluated, behind one protocol; here an index on this machine."""
 
 from __future__ import annotations
 
 import time
 import unicodedata
-from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple, Protocol
 
-import httpx
 import numpy as np
 
 from eval.datasets import Dataset
 from eval.results import TOP
 from eval.runs import Run, ranking
 from eval.vectors import Advance, VectorCache
-from rag.errors import EvaluationError
 from rag.index.protocol import Index
 from rag.models.embedder import Embedder
 from rag.retrieval.feedback import Asked
@@ -25,7 +23,7 @@ from rag.retrieval.retriever import Retriever
 from rag.types import NO_ROW, Float32, Hits, Int64, Mode, Query
 
 _BATCH = 128
-_TIMED_TOP_K = 10
+TIMED_TOP_K = 10
 _WARM_UP = 5
 
 Texts = dict[str, tuple[str, str]]
@@ -104,12 +102,12 @@ class IndexRanker:
         return runs
 
     def time(self, queries: Sequence[str], mode: Mode) -> list[float]:
-        top_k = min(_TIMED_TOP_K, self._depth)
+        top_k = min(TIMED_TOP_K, self._depth)
 
         def ask(text: str) -> None:
             self._retriever.search([Query(text, top_k, legs=mode, fusion=self._override)])
 
-        return _timed(ask, queries)
+        return timed(ask, queries)
 
     def _search(
         self, texts: Sequence[str], vectors: Float32 | None, modes: Sequence[Mode]
@@ -147,94 +145,38 @@ class IndexRanker:
         self._doc_ids.update((row, chunk.doc_id) for row, chunk in zip(new, chunks, strict=True))
 
 
-class ServiceRanker:
-    """A running service, asked over HTTP as any caller asks it, one request at a time.
+class Seen(NamedTuple):
+    """One passage of a reply, as far as a ranker looks at it."""
 
-    `top_k` is how many passages each request wants: recall beyond it is not seen. `fields` (such as
-    `{"query_expansion": "multi"}`) and `headers` go with each request; with fields, `system` tells
-    how many replies were degraded, which were ranked without what the fields ask for.
-    """
-
-    def __init__(
-        self,
-        url: str,
-        *,
-        top_k: int = 100,
-        fusion: Mapping[str, Any] | None = None,
-        fields: Mapping[str, Any] | None = None,
-        headers: Mapping[str, str] | None = None,
-        timeout_s: float = 60.0,
-    ) -> None:
-        self._url = url.rstrip("/").removesuffix("/invocations") + "/invocations"
-        self._top_k = top_k
-        self._fusion = fusion
-        self._fields = dict(fields or {})
-        self._degraded = 0
-        self._client = httpx.Client(timeout=timeout_s, headers=dict(headers or {}))
-        self._version = ""
-
-    @property
-    def system(self) -> Mapping[str, Any]:
-        fusion = None if self._fusion is None else dict(self._fusion)
-        return {
-            "url": self._url, "version": self._version, "fusion": fusion, "depth": self._top_k,
-            **({"fields": self._fields, "degraded": self._degraded} if self._fields else {}),
-        }  # fmt: skip
-
-    def rank(
-        self, dataset: Dataset, modes: Sequence[Mode], texts: Texts, advance: Advance
-    ) -> dict[Mode, Run]:
-        ids = dataset.judged()
-        runs: dict[Mode, Run] = {mode: {} for mode in modes}
-        for query_id in ids:
-            for mode in modes:
-                passages = self._ask(dataset.queries[query_id], mode, self._top_k)
-                scores = np.array([p["score"] for p in passages], dtype=np.float32)
-                found = [str(p["doc_id"]) for p in passages]
-                runs[mode][query_id] = ranking(query_id, found, scores)
-                for passage in passages[:TOP]:
-                    texts.setdefault(passage["doc_id"], (passage["title"], passage["text"]))
-            advance("search", 1, len(ids))
-        return runs
-
-    def time(self, queries: Sequence[str], mode: Mode) -> list[float]:
-        return _timed(lambda text: self._ask(text, mode, _TIMED_TOP_K), queries)
-
-    def _ask(self, text: str, mode: Mode, top_k: int) -> list[dict[str, Any]]:
-        body: dict[str, Any] = {
-            "query": text, "mode": "retrieve", "top_k": top_k, "legs": str(mode), **self._fields,
-        }  # fmt: skip
-        if self._fusion is not None:
-            body["fusion"] = dict(self._fusion)
-        try:
-            reply = self._client.post(self._url, json=body)
-            answer = reply.json()
-        except httpx.HTTPError as error:
-            raise EvaluationError(
-                f"{self._url} does not answer ({error or type(error).__name__}); start the service"
-            ) from None
-        except ValueError:
-            raise EvaluationError(
-                f"{self._url} answered {reply.status_code} without JSON; is it this service?"
-            ) from None
-        if reply.status_code != httpx.codes.OK or not isinstance(answer.get("passages"), list):
-            reason = answer.get("error", {}) if isinstance(answer, dict) else {}
-            message = reason.get("message", reply.reason_phrase)
-            raise EvaluationError(f"{self._url} answered {reply.status_code}: {message}")
-        self._check_version(str(answer.get("index_version", "")))
-        self._degraded += bool(answer.get("degraded"))
-        return list(answer["passages"])
-
-    def _check_version(self, version: str) -> None:
-        if self._version and version != self._version:
-            raise EvaluationError(
-                f"{self._url} changed its index from {self._version} to {version} meanwhile;"
-                " evaluate again"
-            )
-        self._version = version
+    doc_id: str
+    score: float
+    title: str
+    text: str
 
 
-def _timed(ask: Any, queries: Sequence[str]) -> list[float]:
+def rank_one_by_one(
+    dataset: Dataset,
+    modes: Sequence[Mode],
+    ask: Callable[[str, Mode], Sequence[Seen]],
+    texts: Texts,
+    advance: Advance,
+) -> dict[Mode, Run]:
+    """What `Ranker.rank` gives, by a function that answers one query at a time, best first."""
+    ids = dataset.judged()
+    runs: dict[Mode, Run] = {mode: {} for mode in modes}
+    for query_id in ids:
+        for mode in modes:
+            passages = ask(dataset.queries[query_id], mode)
+            scores = np.array([passage.score for passage in passages], dtype=np.float32)
+            found = [passage.doc_id for passage in passages]
+            runs[mode][query_id] = ranking(query_id, found, scores)
+            for passage in passages[:TOP]:
+                texts.setdefault(passage.doc_id, (passage.title, passage.text))
+        advance("search", 1, len(ids))
+    return runs
+
+
+def timed(ask: Any, queries: Sequence[str]) -> list[float]:
     """Milliseconds of each call; a few calls first are not counted."""
     for text in queries[:_WARM_UP]:
         ask(text)

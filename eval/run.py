@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from eval.datasets import Dataset
 from eval.measures import DEPTHS, MEASURES, latency, means, per_query, recall_at_depths
@@ -61,6 +62,7 @@ def evaluate(
     asked = [dataset.queries[q] for q in dataset.judged()]
     step = max(1, len(asked) // timed) if timed else 1
     sample = asked[::step][:timed]
+    system = dict(ranker.system)
     result = Result(
         dataset=dataset.name,
         split=dataset.split,
@@ -81,8 +83,8 @@ def evaluate(
             mode: recall_at_depths(run, dataset.qrels, _depths(run)) for mode, run in runs.items()
         },
         latency_ms={str(mode): latency(ranker.time(sample, mode)) for mode in modes if sample},
-        system=dict(ranker.system),
-        notes=notes,
+        system=system,
+        notes=notes + _degraded(system, len(asked) * len(runs)),
     )
     return Evaluation(result, dataset, runs, texts)
 
@@ -116,6 +118,12 @@ def _notes(dataset: Dataset) -> list[str]:
             f"{len(unsearched)} judged queries have no text and score 0, such as '{unsearched[0]}'"
         )
     return notes
+
+
+def _degraded(system: Mapping[str, Any], searches: int) -> list[str]:
+    """What a reader should know where a stage beside the search failed."""
+    failed = system.get("degraded", 0)
+    return [f"{failed} of {searches} searches were degraded: a stage failed"] if failed else []
 
 
 def _depths(run: Run) -> list[int]:

@@ -5,14 +5,14 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncGenerator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from rag.answering.expansion_prompts import PROMPTS, ExpansionPrompt, Method
 from rag.answering.expansion_replies import MAX_QUERY_CHARS, read_passage, read_queries
 from rag.errors import GeneratorFailure, GeneratorTimeout
 from rag.models.generator import Generator, Prompt
-from rag.types import Message
+from rag.types import Message, Mode, Query
 
 DEADLINE_SHARE = 0.3
 """Of the time left to the request, what expansion may spend; the rest searches and answers."""
@@ -35,6 +35,23 @@ class Expanded:
 
     searches: tuple[SearchText, ...]
     notes: tuple[str, ...] = ()
+
+    def queries(self, query: Query, pool: int) -> list[Query]:
+        """What to search for in place of `query`; where that is several, `pool` passages of each.
+
+        A passage is compared with passages, so of both legs it asks the dense one alone.
+        """
+        if len(self.searches) == 1:
+            return [replace(query, text=self.searches[0].text)]
+        return [
+            replace(
+                query,
+                text=search.text,
+                top_k=pool,
+                legs=Mode.DENSE if search.is_passage and query.legs is Mode.HYBRID else query.legs,
+            )
+            for search in self.searches
+        ]
 
 
 async def expand(

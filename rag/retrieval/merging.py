@@ -1,13 +1,20 @@
-"""The passages of several queries into one list."""
+"""Lists of passages made into one: those of several queries, and those that were read again."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
 
-from rag.types import Passage
+import numpy as np
+
+from rag.types import Float32, LegScore, Passage
 
 RANK_CONSTANT = 60.0
+POOL = 100
+"""Passages of each of several queries that are merged. It does not depend on how many are wanted,
+so that a smaller `top_k` gives a prefix."""
+RERANK_DEPTH = 50
+"""Passages that a reranker reads, for the same reason."""
 
 
 def merge_rankings(
@@ -33,3 +40,36 @@ def merge_rankings(
         replace(best[name][2], rank=rank, score=totals[name] / len(rankings))
         for rank, name in enumerate(order, start=1)
     ]
+
+
+def merged(
+    rankings: Sequence[Sequence[Passage]], top_k: int, *, min_score: float | None = None
+) -> list[Passage]:
+    """The passages of all searches. One search keeps its scores; of several, `min_score` holds
+    for each search's own scores, before they are merged by rank.
+    """
+    kept = [
+        [passage for passage in ranking if min_score is None or passage.score >= min_score]
+        for ranking in rankings
+    ]
+    return kept[0] if len(kept) == 1 else merge_rankings(kept, top_k)
+
+
+def reordered(passages: Sequence[Passage], scores: Float32) -> list[Passage]:
+    """The first len(scores) passages by descending score of a reranker, then the rest.
+
+    Ties keep their order. A passage that was read has the reranker's score as its `score`, and its
+    rank and score in `rerank`; all have new ranks from 1.
+    """
+    order = np.argsort(-scores, kind="stable")
+    read = [
+        replace(
+            passages[place],
+            rank=rank,
+            score=float(scores[place]),
+            rerank=LegScore(rank, float(scores[place])),
+        )
+        for rank, place in enumerate(order, start=1)
+    ]
+    rest = enumerate(passages[len(scores) :], start=len(scores) + 1)
+    return read + [replace(passage, rank=rank) for rank, passage in rest]

@@ -15,11 +15,12 @@ from typing import NamedTuple
 from rag.answering.answer import Answerer, Finished, TextDelta
 from rag.errors import GeneratorFailure, GeneratorTimeout, InvalidRequest, RequestError
 from rag.models.generator import Generator
+from rag.retrieval.merging import merged
 from rag.retrieval.searcher import Searcher, needs_vector
 from rag.service.batching import BatchStats
 from rag.service.encoding import EncoderStage
 from rag.service.errors import one_line
-from rag.service.expanding import Expander, merged
+from rag.service.expanding import Expander
 from rag.service.reranking import Reranking
 from rag.service.schemas import InvocationRequest
 from rag.service.searching import Searched, SearchStage

@@ -2,20 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import replace
 from typing import NamedTuple
 
-from rag.answering.expansion import SearchText, expand
+from rag.answering.expansion import expand
 from rag.errors import InvalidRequest
 from rag.models.generator import Generator
-from rag.retrieval.merging import merge_rankings
+from rag.retrieval.merging import POOL
 from rag.service.schemas import InvocationRequest
-from rag.types import Mode, Passage, Query
-
-POOL = 100
-"""Passages of each of several queries that are merged, or as many as a request may ask for, if
-that is more. It does not depend on a request's `top_k`, so that a smaller one gives a prefix."""
+from rag.types import Query
 
 
 class Searches(NamedTuple):
@@ -56,27 +50,4 @@ class Expander:
             generator=self._generator,
             deadline=deadline,
         )
-        if len(made.searches) == 1:
-            return Searches([replace(query, text=made.searches[0].text)], made.notes)
-        return Searches([self._query(query, search) for search in made.searches], made.notes)
-
-    def _query(self, query: Query, search: SearchText) -> Query:
-        """One of several: a passage is compared with passages, so it asks the dense leg alone,
-        unless the request asks for the other one.
-        """
-        passage_only = search.is_passage and query.legs is Mode.HYBRID
-        legs = Mode.DENSE if passage_only else query.legs
-        return replace(query, text=search.text, top_k=self._pool, legs=legs)
-
-
-def merged(
-    rankings: Sequence[Sequence[Passage]], top_k: int, *, min_score: float | None
-) -> list[Passage]:
-    """The passages of all searches. One search keeps its scores; of several, `min_score` holds
-    for each search's own scores, before they are merged by rank.
-    """
-    kept = [
-        [passage for passage in ranking if min_score is None or passage.score >= min_score]
-        for ranking in rankings
-    ]
-    return kept[0] if len(kept) == 1 else merge_rankings(kept, top_k)
+        return Searches(made.queries(query, self._pool), made.notes)

@@ -5,18 +5,13 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import NamedTuple
 
-import numpy as np
-
 from rag.models.reranker import Reranker
+from rag.retrieval.merging import RERANK_DEPTH, reordered
 from rag.service.batching import Batcher
-from rag.types import Float32, LegScore, Passage
+from rag.types import Float32, Passage
 
-DEPTH = 50
-"""Candidates that are read again. It does not depend on a request's `top_k`, so that a smaller
-`top_k` gives a prefix of a larger one."""
 SHARE = 0.5
 """Of the time left, where an answer is to follow."""
 MARGIN_S = 0.05
@@ -40,7 +35,7 @@ class Reranking:
         self,
         reranker: Reranker,
         *,
-        depth: int = DEPTH,
+        depth: int = RERANK_DEPTH,
         max_waiting: int = 1024,
         stalled_after_s: float = 120.0,
     ) -> None:
@@ -63,11 +58,10 @@ class Reranking:
     async def rerank(
         self, query: str, passages: Sequence[Passage], *, deadline: float, answers: bool
     ) -> list[Passage]:
-        """All of `passages`: the first `depth` by descending score of the reranker, then the rest.
+        """All of `passages`, the first `depth` reordered (see rag/retrieval/merging.py).
 
-        Ties keep their order. A passage that was read has the reranker's score as its `score`, and
-        its rank and score in `rerank`; all have new ranks from 1. `deadline` is the request's, a
-        `time.monotonic()` moment; `answers` says that an answer has to be made before it, too.
+        `deadline` is the request's, a `time.monotonic()` moment; `answers` says that an answer has
+        to be made before it, too.
         Raises a RequestError where there is no time, no room in the queue, or no score.
         """
         candidates = list(passages[: self.depth])
@@ -77,21 +71,7 @@ class Reranking:
         until = deadline - (left * (1 - SHARE) if answers else min(MARGIN_S, left / 2))
         texts = [passage.chunk.indexed_text for passage in candidates]
         scores = await self._batcher.submit(_Job(query, texts, until), deadline=until)
-        order = np.argsort(-scores, kind="stable")
-        read = [
-            replace(
-                candidates[place],
-                rank=rank,
-                score=float(scores[place]),
-                rerank=LegScore(rank, float(scores[place])),
-            )
-            for rank, place in enumerate(order, start=1)
-        ]
-        rest = [
-            replace(passage, rank=rank)
-            for rank, passage in enumerate(passages[self.depth :], start=self.depth + 1)
-        ]
-        return read + rest
+        return reordered(passages, scores)
 
     async def close(self) -> bool:
         """Fails whoever still waits; True when no thread is left inside a library."""

@@ -6,8 +6,9 @@ import httpx
 import pytest
 
 from eval.datasets import Dataset
-from eval.rankers import IndexRanker, ServiceRanker
+from eval.rankers import IndexRanker
 from eval.run import MODES, evaluate
+from eval.service_ranker import ServiceRanker
 from rag.errors import EvaluationError
 from rag.retrieval.opening import Opened
 from rag.types import Mode
