@@ -11,7 +11,8 @@ import sys
 import typer
 
 from indexer.commands import build, platform, verify, versions
-from rag.errors import RagError
+from indexer.stopping import EXIT_CODE
+from rag.errors import BuildStopped, RagError
 
 UsageError: type[Exception] = typer.BadParameter.__mro__[1]
 """What the parser raises for a command line that it does not understand."""
@@ -48,6 +49,9 @@ def main() -> None:
         logging.getLogger(library).setLevel(logging.ERROR)
     try:
         code = app(standalone_mode=False)
+    except BuildStopped as stopped:
+        print(f"rag-indexer: {stopped}", file=sys.stderr)
+        sys.exit(EXIT_CODE)
     except RagError as error:
         print(f"rag-indexer: {error}", file=sys.stderr)
         sys.exit(1)

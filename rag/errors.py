@@ -16,7 +16,8 @@ RagError
 │   ├── UnsupportedFormat
 │   └── UnreadableDocument
 ├── BuildError                  a build as a whole cannot be finished
-│   └── GateRefused             the new version may not replace the current one
+│   ├── GateRefused             the new version may not replace the current one
+│   └── BuildStopped            it was asked to stop, and can go on from its checkpoint
 ├── EvaluationError             a collection, its judgements or a result cannot be used
 └── RequestError                a request cannot be answered
     ├── InvalidRequest
@@ -112,6 +113,10 @@ class BuildError(RagError):
 
 
 class GateRefused(BuildError):
+    pass
+
+
+class BuildStopped(BuildError):
     pass
 
 

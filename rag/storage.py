@@ -61,6 +61,16 @@ class Store(Protocol):
         """`read`, or None without a transfer if the object's ETag is still `etag`."""
         ...
 
+    def info(self, key: str) -> ObjectInfo:
+        """What `list` says of one object."""
+        ...
+
+    def read_range(self, info: ObjectInfo, start: int, end: int) -> bytes:
+        """Bytes start..end-1 of the object that `info` describes; ConditionFailed if an object
+        store holds another by now.
+        """
+        ...
+
     def download(self, key: str, target: Path) -> None:
         """Copies an object into a new file, in parts; memory stays bounded."""
         ...
@@ -113,10 +123,8 @@ class _Folder:
         if not base.exists():
             return
         for key in sorted(self._keys(base)):
-            info = (self._root / key).stat()
-            yield ObjectInfo(
-                key, info.st_size, f"{info.st_mtime_ns:x}-{info.st_size:x}", info.st_mtime
-            )
+            with contextlib.suppress(ObjectNotFound):  # gone since it was listed
+                yield self.info(key)
 
     def read(self, key: str) -> tuple[bytes, str]:
         with self._reporting(key):
@@ -126,6 +134,17 @@ class _Folder:
     def read_unless(self, key: str, etag: str) -> tuple[bytes, str] | None:
         found = self.read(key)
         return None if found[1] == etag else found
+
+    def info(self, key: str) -> ObjectInfo:
+        with self._reporting(key):
+            found = self._path(key).stat()
+        mark = f"{found.st_mtime_ns:x}-{found.st_size:x}"
+        return ObjectInfo(key, found.st_size, mark, found.st_mtime)
+
+    def read_range(self, info: ObjectInfo, start: int, end: int) -> bytes:
+        with self._reporting(info.key), self._path(info.key).open("rb") as source:
+            source.seek(start)
+            return source.read(end - start)
 
     def download(self, key: str, target: Path) -> None:
         with self._reporting(key), self._path(key).open("rb") as source, target.open("xb") as sink:
@@ -238,6 +257,9 @@ class _ObjectStore:
         from obstore.store import from_url
 
         self._uri = uri.rstrip("/")
+        parts = urlsplit(self._uri)
+        # Directory buckets (S3 Express) are the ones that do not list in order.
+        self._in_order = parts.scheme in ("s3", "s3a") and not parts.netloc.endswith("--x-s3")
         options: dict[str, Any] = {}
         endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL") or ""
         if endpoint.startswith("http://"):
@@ -252,18 +274,24 @@ class _ObjectStore:
     def list(self, prefix: str = "") -> Iterator[ObjectInfo]:
         import obstore
 
-        found = []
         with self._reporting(prefix):
-            for batch in obstore.list(self._store, prefix=prefix or None):
-                found += [
-                    ObjectInfo(
-                        m["path"], m["size"], m["e_tag"] or "", m["last_modified"].timestamp()
-                    )
-                    for m in batch
-                ]
-        # Stores answer in key order, but only S3 promises it.
-        found.sort()
-        yield from found
+            pages = obstore.list(self._store, prefix=prefix or None)
+            found = (_info(meta) for page in pages for meta in page)
+            # S3 lists in key order and is read page by page; others promise no order.
+            yield from found if self._in_order else sorted(found)
+
+    def info(self, key: str) -> ObjectInfo:
+        import obstore
+
+        with self._reporting(key):
+            return _info(obstore.head(self._store, key))
+
+    def read_range(self, info: ObjectInfo, start: int, end: int) -> bytes:
+        import obstore
+
+        options: Any = {"range": (start, end), "if_match": info.etag}
+        with self._reporting(info.key):
+            return bytes(obstore.get(self._store, info.key, options=options).bytes())
 
     def read(self, key: str) -> tuple[bytes, str]:
         import obstore
@@ -330,6 +358,11 @@ class _ObjectStore:
             ) from None
         except (remote.BaseError, OSError, ValueError) as error:
             raise StorageError(f"{where}: {_one_line(error)}") from error
+
+
+def _info(meta: Any) -> ObjectInfo:
+    modified = meta["last_modified"].timestamp()
+    return ObjectInfo(meta["path"], meta["size"], meta["e_tag"] or "", modified)
 
 
 def _one_line(error: Exception) -> str:

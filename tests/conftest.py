@@ -115,6 +115,51 @@ def sample_bundle(
     return build(Source(str(sample_documents)), folder, options).folder
 
 
+def make_tiny_encoder(folder: Path) -> None:
+    """A BERT of width 32 over bytes, with random weights, that reads 96 tokens."""
+    import torch
+    from sentence_transformers import SentenceTransformer
+    from sentence_transformers.base.modules import Transformer
+    from sentence_transformers.sentence_transformer.modules import Pooling
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
+    from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
+
+    special = ["[PAD]", "[CLS]", "[SEP]", "[UNK]"]
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    vocabulary = {token: number for number, token in enumerate([*special, *alphabet])}
+    words = [f"Ġ{word}" for word in ("the", "and", "of", "to", "a", "is", "in")]
+    backend = Tokenizer(models.BPE(vocabulary, [], unk_token="[UNK]"))
+    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    backend.decoder = decoders.ByteLevel()
+    backend.add_tokens(words)
+    backend.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 1), ("[SEP]", 2)]
+    )
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=backend, pad_token="[PAD]", cls_token="[CLS]", sep_token="[SEP]",
+        unk_token="[UNK]", model_max_length=96,
+        model_input_names=["input_ids", "token_type_ids", "attention_mask"],
+    )  # fmt: skip
+    torch.manual_seed(0)
+    config = BertConfig(
+        vocab_size=len(tokenizer), hidden_size=32, num_hidden_layers=2, num_attention_heads=2,
+        intermediate_size=64, max_position_embeddings=96, initializer_range=0.4, pad_token_id=0,
+    )  # fmt: skip
+    plain = folder.with_name("plain")
+    tokenizer.save_pretrained(plain)
+    BertModel(config).eval().save_pretrained(plain)
+    modules = [Transformer(str(plain)), Pooling(32, pooling_mode="mean")]
+    SentenceTransformer(modules=modules, device="cpu").save(str(folder), create_model_card=False)
+
+
+@pytest.fixture(scope="session")
+def tiny_encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Its folder; read it, never write into it."""
+    folder = tmp_path_factory.mktemp("tiny-encoder") / "tiny"
+    make_tiny_encoder(folder)
+    return folder
+
+
 def make_cross_encoder(folder: Path) -> None:
     """A tiny BERT over letters, English and Korean, with random weights and one label."""
     import string

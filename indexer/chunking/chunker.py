@@ -119,6 +119,10 @@ class Chunker:
         too long. Time is linear in the length of the text.
         Raises UnreadableDocument for text that is not valid Unicode (a lone surrogate).
         """
+        return [chunk for chunk, _ in self.sized_chunks(document)]
+
+    def sized_chunks(self, document: Document) -> list[tuple[Chunk, int]]:
+        """`chunks`, each with its length as `tokens` counts it."""
         _check_unicode(document)
         tokens = TokenMap(document, self._tokenizer)
         cutter = Cutter(document, tokens)
@@ -129,9 +133,9 @@ class Chunker:
             for piece in self._pieces(document, part, cutter, writer)
         ]
         return [
-            _chunk(document, fitting)
+            (_chunk(document, fitting), int(count))
             for piece, size in zip(pieces, self._sizes(document, pieces), strict=True)
-            for fitting in self._fit(document, piece, size, cutter)
+            for fitting, count in self._fit(document, piece, size, cutter)
         ]
 
     def _pieces(
@@ -153,19 +157,19 @@ class Chunker:
 
     def _fit(
         self, document: Document, piece: _Piece, size: np.int64, cutter: Cutter
-    ) -> Iterator[_Piece]:
-        """The piece itself if the encoder can read it, else smaller ones that it can.
+    ) -> Iterator[tuple[_Piece, np.int64]]:
+        """The piece itself if the encoder can read it, else smaller ones that it can; with sizes.
 
         Tokens of a joined or cut text are not the sum of its parts, so only this count decides.
         Each turn halves the text, or, for a single grapheme, the context: it ends.
         """
         if size <= self._config.max_tokens:
-            yield piece
+            yield piece, size
             return
         smaller = _halve(piece, cutter)
         for half, count in zip(smaller, self._sizes(document, smaller), strict=True):
             if half == piece:
-                yield piece
+                yield piece, count
             else:
                 yield from self._fit(document, half, count, cutter)
 

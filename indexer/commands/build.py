@@ -6,15 +6,14 @@ are read from the same definition.
 
 from __future__ import annotations
 
-import json
 import tempfile
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
-from rich.console import Console
 
+from indexer.commands.build_output import print_build, print_plan
 from indexer.commands.versions import (
     GateFolder,
     GateMargin,
@@ -24,7 +23,6 @@ from indexer.commands.versions import (
 )
 from indexer.sagemaker import Flag
 from rag.errors import ConfigurationError
-from rag.models.load import Backend
 from rag.storage import is_remote
 
 CONTEXT: dict[str, Any] = {"auto_envvar_prefix": "RAG_INDEXER"}
@@ -34,7 +32,9 @@ HELP = """Index every document below SOURCE and publish the bundle at OUTPUT.
 
 SOURCE and OUTPUT are folders or s3://bucket/prefix URIs. Below OUTPUT the bundle is written to
 versions/<id>/ and CURRENT is pointed at it. A document that cannot be read is reported at the
-end, with the reason, and does not stop the build. Every option is also a variable:
+end, with the reason, and does not stop the build. Where OUTPUT has a version already, only what
+changed since is read and embedded; the bundle is the same as by --full. Every option is also a
+variable:
 RAG_INDEXER_CHUNK_SIZE is --chunk-size.
 
 Example:  rag-indexer build --source ./documents --output ./bundle
@@ -72,6 +72,26 @@ def build(
     ] = None,
     exclude: Annotated[
         list[str] | None, typer.Option(help="Leave out keys that match. Repeatable.")
+    ] = None,
+    manifest: Annotated[
+        str | None,
+        typer.Option(
+            help="Take only the objects that this SageMaker manifest or list of keys names."
+        ),
+    ] = None,
+    text_column: Annotated[
+        str | None,
+        typer.Option(
+            help="JSON Lines and Parquet are corpora: each row a document, its text here."
+        ),
+    ] = None,
+    id_column: Annotated[
+        str | None, typer.Option(help="Column of a row's id (default: file and number).")
+    ] = None,
+    title_column: Annotated[str | None, typer.Option(help="Column of a row's title.")] = None,
+    metadata_columns: Annotated[
+        str | None,
+        typer.Option(help="Columns to filter on, with commas between; '*': all that are left."),
     ] = None,
     base_uri: Annotated[
         str | None, typer.Option(help="What to put before each document's path in its URI.")
@@ -147,7 +167,10 @@ def build(
         str | None,
         typer.Option(help="Fusion to seal: JSON, or a file of it, as rag-eval tune --out writes."),
     ] = None,
-    backend: Annotated[Backend, typer.Option(help="What embeds the passages.")] = "torch",
+    backend: Annotated[
+        Literal["auto", "onnx", "torch"],
+        typer.Option(help="What embeds the passages; auto: onnx on a CPU, else torch."),
+    ] = "auto",
     device: Annotated[str, typer.Option(help="cpu, cuda or cuda:N (backend torch).")] = "cpu",
     precision: Annotated[
         str, typer.Option(help="float32, float16 or bfloat16 (backend torch).")
@@ -159,6 +182,36 @@ def build(
     safetensors: Annotated[
         bool, typer.Option(help="Keep the PyTorch weights in the bundle beside the ONNX ones.")
     ] = True,
+    previous: Annotated[
+        str | None,
+        typer.Option(help="Version to go on from: a bundle or a root (default: OUTPUT's current)."),
+    ] = None,
+    full: Annotated[
+        bool, typer.Option("--full", help="Read and embed everything, whatever was built before.")
+    ] = False,
+    vector_cache: Annotated[
+        str | None,
+        typer.Option(help="Folder or s3:// prefix that keeps vectors for builds of any source."),
+    ] = None,
+    checkpoint_dir: Annotated[
+        Path | None,
+        typer.Option(help="Folder that keeps unfinished work, for the next run to go on from."),
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Only list what changed, and how long it would take.")
+    ] = False,
+    workers: Annotated[
+        int | None, typer.Option(help="Processes that parse (default: as many as CPUs).", min=1)
+    ] = None,
+    document_seconds: Annotated[
+        float, typer.Option(help="Longest that one document may take to parse.", min=0.1)
+    ] = 120.0,
+    document_mib: Annotated[
+        int, typer.Option(help="Most memory that parsing one document may take, MiB.", min=64)
+    ] = 2048,
+    read_ahead_mib: Annotated[
+        int, typer.Option(help="Most that is read before it is parsed, MiB.", min=1)
+    ] = 256,
     strict: Annotated[
         bool, typer.Option("--strict", help="Fail if any document cannot be indexed.")
     ] = False,
@@ -178,13 +231,15 @@ def build(
     gate_strict: GateStrict = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress, only the result.")] = False,
 ) -> None:
-    from indexer.build import BuildOptions, build
+    from indexer.build import BuildOptions, build, clear_checkpoint
     from indexer.chunking import ChunkerOptions
     from indexer.dense_options import dense_options, read_queries
     from indexer.fusion import parse_fusion
+    from indexer.pipeline.workers import MIB, Limits
     from indexer.progress import make_progress
     from indexer.publish import publish
     from indexer.source import Source
+    from indexer.stopping import stop_on_signals
 
     if work_dir is not None and not work_dir.is_dir():
         raise ConfigurationError(f"--work-dir {work_dir} is not a folder; make it first")
@@ -212,55 +267,53 @@ def build(
         device=device,
         precision=precision,
         encoder_cache=encoder_cache,
+        vector_cache=vector_cache,
+        limits=Limits(document_seconds, document_mib * MIB, workers),
+        read_ahead=read_ahead_mib * MIB,
     )
+    documents = Source(
+        source, include=include or (), exclude=exclude or (), base_uri=base_uri,
+        object_list=manifest,
+        columns=corpus_columns(text_column, id_column, title_column, metadata_columns),
+    )  # fmt: skip
+    before = None if full else previous or output
+    if dry_run:
+        print_plan(documents, options, before, as_json=as_json)
+        return
     if layout is Layout.BUNDLE and (is_remote(output) or gate is not None):
         raise ConfigurationError(
             "--layout bundle writes into a folder, without a gate; use --layout root"
         )
     progress = make_progress(quiet=quiet)
     judge = gate_option(gate, progress, gate_measure, gate_margin, strict=gate_strict)
-    with tempfile.TemporaryDirectory(prefix="rag-build-", dir=work_dir) as work:
+    with (
+        stop_on_signals() as stop,
+        tempfile.TemporaryDirectory(prefix="rag-build-", dir=work_dir) as work,
+    ):
+        folder = Path(work, "bundle") if layout is Layout.ROOT else Path(output)
         report = build(
-            Source(source, include=include or (), exclude=exclude or (), base_uri=base_uri),
-            Path(work, "bundle") if layout is Layout.ROOT else Path(output),
-            options,
-            progress,
-        )
-        if layout is Layout.ROOT:
+            documents, folder, options, progress, previous=before, checkpoint=checkpoint_dir,
+            stop=stop, copy_unchanged=before != output,
+        )  # fmt: skip
+        if layout is Layout.ROOT and not (report.unchanged and before == output):
             publish(report.folder, output, progress, judge)
-    _print_build(report, output, as_json=as_json)
+        if checkpoint_dir is not None:
+            clear_checkpoint(checkpoint_dir)
+    print_build(report, output, as_json=as_json)
 
 
 def _given(**options: Any) -> dict[str, Any]:
     return {name: value for name, value in options.items() if value is not None}
 
 
-def _print_build(report: Any, output: str, *, as_json: bool) -> None:
-    skipped = [{"doc_id": s.doc_id, "reason": s.reason} for s in report.skipped]
-    if as_json:
-        result = {
-            "version": report.version,
-            "output": output,
-            "documents": report.documents,
-            "chunks": report.chunks,
-            "skipped": skipped,
-            "passed_over": report.passed_over,
-            "bytes": report.bytes,
-            "seconds": report.seconds,
-        }
-        print(json.dumps(result, ensure_ascii=False))
-        return
-    total = sum(report.seconds.values())
-    console = Console(highlight=False, soft_wrap=True)
-    console.print(
-        f"{output}: version [bold]{report.version}[/], {report.documents} documents in"
-        f" {report.chunks} passages, {total:.1f} s"
-    )
-    if report.passed_over:
-        counts = ", ".join(f"{count} {why}" for why, count in sorted(report.passed_over.items()))
-        console.print(f"Files that are no documents: {counts}")
-    if skipped:
-        many = "document is" if len(skipped) == 1 else "documents are"
-        console.print(f"{len(skipped)} {many} not in it:")
-        for line in skipped:
-            console.print(f"  {line['doc_id']}: {line['reason']}", markup=False)
+def corpus_columns(
+    text: str | None, id_: str | None, title: str | None, metadata: str | None
+) -> Any:
+    from indexer.source import CorpusColumns
+
+    if text is None:
+        if id_ or title or metadata:
+            raise ConfigurationError("name the column of the text too: --text-column")
+        return None
+    names = tuple(name.strip() for name in (metadata or "").split(",") if name.strip())
+    return CorpusColumns(text, id_, title, names)

@@ -123,6 +123,8 @@ def _train(layout: Layout, work: Path) -> None:
         source = work / "documents"
         gathering.gather(channel.folder, others, source, progress)
     arguments += ["--source", str(source), "--output", str(layout.model), "--layout", "bundle"]
+    if layout.checkpoints.is_dir() and not {"checkpoint_dir", "checkpoint-dir"} & set(wanted):
+        arguments += ["--checkpoint-dir", str(layout.checkpoints)]
     report = _build(arguments)
     if publish_to is not None:
         publish(layout.model, publish_to, progress)

@@ -10,7 +10,10 @@ from indexer.parsing.formats import FORMATS, Format, choose_format
 from rag.errors import ConfigurationError, DocumentError, UnreadableDocument
 from rag.types import Document, Metadata
 
-__all__ = ["FORMATS", "Format", "parse", "supported_formats"]
+__all__ = ["FORMATS", "VERSION", "Format", "parse", "parse_row", "supported_formats"]
+
+VERSION = 1
+"""Raised whenever the same bytes would give another Document."""
 
 Parser = Callable[[bytes, DocumentBuilder], None]
 
@@ -40,6 +43,24 @@ def parse(data: bytes, *, doc_id: str, uri: str, extra: Metadata | None = None) 
         # anything at all (KeyError, AttributeError, RecursionError, their own), documented or not.
         reason = " ".join(f"{type(error).__name__} {error}".split())[:200]
         raise UnreadableDocument(f"{doc_id}: the file is damaged: {reason}") from error
+
+
+def parse_row(
+    text: str, *, doc_id: str, uri: str, title: str, format_name: str, extra: Metadata
+) -> Document:
+    """A row of a text corpus as a Document: paragraphs between empty lines.
+
+    Raises UnreadableDocument for a row without text; it begins with the `doc_id`.
+    """
+    from indexer.parsing.text import add_paragraphs
+
+    builder = DocumentBuilder()
+    builder.title = title or None
+    add_paragraphs(text, builder)
+    try:
+        return builder.build(doc_id=doc_id, uri=uri, format_name=format_name, extra=extra)
+    except DocumentError as error:
+        raise type(error)(f"{doc_id}: {error}") from error
 
 
 def _parse(data: bytes, doc_id: str, uri: str, extra: Metadata | None) -> Document:

@@ -95,11 +95,39 @@ def write_chunks(
     are unsorted, repeated or malformed, for a chunk of an unknown document, and for metadata that
     cannot be stored (see `metadata_problem`).
     """
+    rows: dict[str, int] = {}
+
+    def numbered() -> Iterator[DocumentRecord]:
+        for record in documents:
+            rows[record.doc_id] = len(rows)
+            yield record
+
+    count = write_documents(folder, numbered())
+    return ChunkCounts(count, write_chunk_columns(folder, _columns(chunks, rows)))
+
+
+def write_documents(folder: Path, documents: Iterable[DocumentRecord]) -> int:
+    """Writes `documents.arrow` alone, as `write_chunks` does; returns how many there are."""
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryFile("w+", encoding="utf-8", newline="\n") as spool:
-        rows, fields = _spool_documents(documents, spool)
+        count, fields = _spool_documents(documents, spool)
         _write_documents(folder / DOCUMENTS, spool, fields)
-    return ChunkCounts(len(rows), _write_chunks(folder / CHUNKS, chunks, rows))
+    return count
+
+
+def write_chunk_columns(folder: Path, batches: Iterable[Mapping[str, list[Any]]]) -> int:
+    """Writes `chunks.arrow` alone; returns how many rows it has.
+
+    Each batch has a list for each field of CHUNK_SCHEMA and, but for the last, CHUNKS_PER_BATCH
+    rows. Rows must ascend by chunk id and name rows of `documents.arrow`: nothing checks it here.
+    """
+    path = folder / CHUNKS
+    count = 0
+    with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, CHUNK_SCHEMA) as writer:
+        for columns in batches:
+            writer.write_batch(_batch(columns, CHUNK_SCHEMA, path))
+            count += len(columns["chunk_id"])
+    return count
 
 
 def metadata_problem(metadata: Mapping[str, Any]) -> str | None:
@@ -149,11 +177,11 @@ def _pick(value: Any, kind: str) -> Any:
 
 def _spool_documents(
     documents: Iterable[DocumentRecord], spool: IO[str]
-) -> tuple[dict[str, int], list[tuple[str, str]]]:
-    """Checks the records and writes them as JSON lines; returns doc id -> row, and every
+) -> tuple[int, list[tuple[str, str]]]:
+    """Checks the records and writes them as JSON lines; returns how many there are, and every
     (key, kind) that occurs: the schema must be known before the first row is written.
     """
-    rows: dict[str, int] = {}
+    count = 0
     fields: set[tuple[str, str]] = set()
     last = None
     for record in documents:
@@ -167,7 +195,7 @@ def _spool_documents(
         for key, value in record.metadata.items():
             fields.update((key, kind) for kind in _kinds_of(value))
         last = record.doc_id
-        rows[last] = len(rows)
+        count += 1
         spool.write(json.dumps(asdict(record)) + "\n")
     if len(fields) > MAX_FIELDS:
         raise BuildError(
@@ -175,7 +203,7 @@ def _spool_documents(
             " drop keys that no filter needs"
         )
     spool.seek(0)
-    return rows, sorted(fields)
+    return count, sorted(fields)
 
 
 def _write_documents(path: Path, spool: IO[str], fields: list[tuple[str, str]]) -> None:
@@ -198,20 +226,18 @@ def _write_documents(path: Path, spool: IO[str], fields: list[tuple[str, str]]) 
             writer.write_batch(_batch(columns, schema, path))
 
 
-def _write_chunks(path: Path, chunks: Iterable[tuple[str, Chunk]], rows: dict[str, int]) -> int:
-    count = 0
-    with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, CHUNK_SCHEMA) as writer:
-        for batch in _batches(_ascending(chunks), CHUNKS_PER_BATCH):
-            columns: dict[str, list[Any]] = {
-                "chunk_id": [_id_bytes(chunk_id) for chunk_id, _ in batch],
-                "doc": [_document_row(chunk_id, chunk, rows) for chunk_id, chunk in batch],
-                "headings": [list(chunk.headings) for _, chunk in batch],
-            }
-            for name in ("page", "start", "end", "context", "text"):
-                columns[name] = [getattr(chunk, name) for _, chunk in batch]
-            writer.write_batch(_batch(columns, CHUNK_SCHEMA, path))
-            count += len(batch)
-    return count
+def _columns(
+    chunks: Iterable[tuple[str, Chunk]], rows: Mapping[str, int]
+) -> Iterator[dict[str, list[Any]]]:
+    for batch in _batches(_ascending(chunks), CHUNKS_PER_BATCH):
+        columns: dict[str, list[Any]] = {
+            "chunk_id": [_id_bytes(chunk_id) for chunk_id, _ in batch],
+            "doc": [_document_row(chunk_id, chunk, rows) for chunk_id, chunk in batch],
+            "headings": [list(chunk.headings) for _, chunk in batch],
+        }
+        for name in ("page", "start", "end", "context", "text"):
+            columns[name] = [getattr(chunk, name) for _, chunk in batch]
+        yield columns
 
 
 def _ascending(chunks: Iterable[tuple[str, Chunk]]) -> Iterator[tuple[str, Chunk]]:
@@ -231,7 +257,7 @@ def _batches(items: Iterable[T], size: int) -> Iterator[list[T]]:
         yield batch
 
 
-def _document_row(chunk_id: str, chunk: Chunk, rows: dict[str, int]) -> int:
+def _document_row(chunk_id: str, chunk: Chunk, rows: Mapping[str, int]) -> int:
     row = rows.get(chunk.doc_id)
     if row is None:
         raise BuildError(f"chunk {chunk_id} belongs to '{chunk.doc_id}', which is no document here")

@@ -112,6 +112,19 @@ class ChunkStore:
         """Every document, by ascending doc id."""
         return map(self._record, range(self.documents))
 
+    def record_at(self, row: int) -> DocumentRecord:
+        """The document of that row; documents ascend by doc id."""
+        return self._record(row)
+
+    def document_ids(self) -> list[str]:
+        """Every document's id, ascending."""
+        ids: list[str] = self._columns.documents.column("doc_id").to_pylist()
+        return ids
+
+    def document_rows(self) -> NDArray[np.int32]:
+        """int32 (rows,): the row of each chunk's document."""
+        return self._columns.doc_of_row
+
     def select(self, where: Mapping[str, Any]) -> RowMask:
         """The rows where the filter holds (see rag/index/filters.py): bool (rows,), read-only.
 

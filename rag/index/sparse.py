@@ -9,7 +9,7 @@ not zero for 'bm25l' and 'bm25+'). Equal input gives equal bytes.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, Protocol
@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from rag.errors import BundleCorrupt, BundleMixed, ConfigurationError
 from rag.index import rank_bm25_engine
-from rag.index.bm25 import Variant, count_terms, weigh
+from rag.index.bm25 import TermCounts, Variant, count_terms, weigh
 from rag.index.forward import Forward
 from rag.index.kernels import search_postings
 from rag.index.protocol import QueryTerms, TermWeights
@@ -47,10 +47,28 @@ def build_sparse(
     `terms` is read once, one passage in memory at a time. `method` is a BM25 variant (see
     rag/index/bm25.py); None means 'lucene', or 'okapi' for rank-bm25. Raises ConfigurationError.
     """
+    return write_sparse(
+        folder, lambda: count_terms(terms), engine=engine, method=method, k1=k1, b=b, delta=delta
+    )
+
+
+def write_sparse(
+    folder: Path,
+    count: Callable[[], TermCounts],
+    *,
+    engine: str = "bm25s",
+    method: str | None = None,
+    k1: float = 1.5,
+    b: float = 0.75,
+    delta: float = 0.5,
+) -> dict[str, Any]:
+    """`build_sparse` from terms that `count` has counted; it is called once the options are known
+    to be right.
+    """
     if engine not in ENGINES:
         raise ConfigurationError(f"unknown engine '{engine}'; use one of {', '.join(ENGINES)}")
     variant = Variant(method or ("lucene" if engine == "bm25s" else "okapi"), k1, b, delta)
-    corpus = count_terms(terms)
+    corpus = count()
     target = folder / FOLDER
     target.mkdir(parents=True, exist_ok=True)
     Vocabulary.write(target, corpus.vocabulary)

@@ -1,0 +1,6 @@
+"""Going on from the version before: what is kept of it, and what is not made twice.
+
+`state.py` is what a bundle says of the objects it was made from, `plan.py` compares that with
+what the source lists now, `previous.py` gives documents and vectors of the bundle before, and
+`vector_cache.py` vectors of any build before.
+"""
