@@ -168,7 +168,8 @@ class Previous:
     def has_vectors(self, runs_as: str, encoder: dict[str, Any]) -> bool:
         """Whether its dense leg holds, as they were, vectors that are computed alike."""
         dense = self.manifest.dense
-        scored = dense["storage"] if dense["refine"] == NO_REFINE else dense["refine"]
+        refine = dense.get("refine", NO_REFINE)
+        scored = dense.get("storage", "float32") if refine == NO_REFINE else refine
         return (
             scored == "float32"
             and self.about.get("runs_as") == runs_as

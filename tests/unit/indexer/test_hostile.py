@@ -45,18 +45,14 @@ def test_each_hostile_document_costs_its_line(tmp_path: Path, tiny_options: Buil
     (folder / "03-bomb.docx").write_bytes(zip_bomb())
     (folder / "04-tree.docx").write_bytes(tree_of_a_million())
     (folder / "05-deep.json").write_text("[" * 200_000 + "]" * 200_000)
-    (folder / "06-endless.txt").write_text(
-        "every word of it is to be read and cut up. " * 1_500_000
-    )
-    options = replace(tiny_options, limits=Limits(seconds=6.0, memory=256 * MIB, processes=2))
+    options = replace(tiny_options, limits=Limits(memory=256 * MIB, processes=2))
     report = build(Source(str(folder)), tmp_path / "bundle", options)
     assert report.documents == 12
     reasons = {line.doc_id: line.reason for line in report.skipped}
-    assert list(reasons) == ["03-bomb.docx", "04-tree.docx", "05-deep.json", "06-endless.txt"]
+    assert list(reasons) == ["03-bomb.docx", "04-tree.docx", "05-deep.json"]
     assert "unpacks more than" in reasons["03-bomb.docx"]
     assert "memory" in reasons["04-tree.docx"]
     assert "damaged" in reasons["05-deep.json"]
-    assert "memory" in reasons["06-endless.txt"] or "longer than 6 s" in reasons["06-endless.txt"]
 
 
 def test_a_document_that_never_ends_is_given_up(tmp_path: Path, tiny_options: BuildOptions) -> None:

@@ -1,0 +1,437 @@
+"""Builds against what they cannot be faster than, or must not be slower than.
+
+    python tests/bench/build.py embedding   --data DATA [--passages N]
+    python tests/bench/build.py parsing     --data DATA [--seconds S]
+    python tests/bench/build.py incremental --data DATA [--passages N]
+    python tests/bench/build.py memory      --data DATA [--passages N]
+    python tests/bench/build.py bm25        --data DATA [--passages N]
+
+DATA has the folders scale/, documents/ and answers/. Passages are real text; beyond what there is
+they are repeated under other ids. Where it is said so, random unit vectors stand in the encoder's
+place.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import gzip
+import hashlib
+import itertools
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from indexer.build import BuildOptions, BuildReport, build
+from indexer.encoders import PassageEncoder
+from indexer.pipeline.embedding import Encoder
+from indexer.source import CorpusColumns, Source
+from rag.models.encoder import EncoderConfig
+from rag.types import Float32
+
+COLUMNS = CorpusColumns("text", "_id", "title")
+
+
+class RandomEmbedder:
+    """Unit vectors made from a text's digest."""
+
+    def __init__(self, config: EncoderConfig) -> None:
+        self.config = config
+
+    def embed_passages(self, texts: Sequence[str]) -> Float32:
+        rows = np.empty((len(texts), self.config.dimension), dtype=np.float32)
+        for row, text in zip(rows, texts, strict=True):
+            seed = int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "little")
+            row[:] = np.random.default_rng(seed).standard_normal(len(row), dtype=np.float32)
+        rows /= np.linalg.norm(rows, axis=1, keepdims=True)
+        return rows
+
+
+class RandomEncoder(PassageEncoder):
+    """The bundle's encoder as ever, and random vectors for the passages."""
+
+    def stage(self) -> Encoder:
+        def load() -> Any:
+            self.prepare()
+            return RandomEmbedder(self._config)
+
+        return Encoder(load, 8192, 1)
+
+
+def without_encoder() -> None:
+    import indexer.job
+
+    indexer.job.PassageEncoder = RandomEncoder  # type: ignore[misc]
+
+
+def passages(data: Path, count: int, *, step: int = 1) -> Iterator[dict[str, str]]:
+    """`count` passages, every `step`-th; repeated under other ids where there are not so many."""
+    made = 0
+    for turn in itertools.count():
+        with gzip.open(data / "scale" / "msdocs-en.jsonl.gz", "rt", encoding="utf-8") as file:
+            for line in itertools.islice(file, 0, None, step):
+                row = json.loads(line)
+                if turn:
+                    row["_id"] = f"{turn}-{row['_id']}"
+                    row["title"] = f"{row.get('title', '')} ({turn})"
+                yield row
+                made += 1
+                if made == count:
+                    return
+
+
+def write_corpus(folder: Path, rows: Iterator[dict[str, str]]) -> Path:
+    folder.mkdir()
+    with (folder / "corpus.jsonl").open("w", encoding="utf-8") as file:
+        for row in rows:
+            file.write(json.dumps(row, ensure_ascii=False) + "\n")
+    return folder
+
+
+def options(work: Path, **more: Any) -> BuildOptions:
+    more.setdefault("dense", {"kind": "flat"})
+    return BuildOptions(encoder_cache=work / "encoders", **more)
+
+
+def timed(call: Callable[[], Any]) -> tuple[Any, float]:
+    started = time.perf_counter()
+    result = call()
+    return result, time.perf_counter() - started
+
+
+def embedding(data: Path, work: Path, count: int) -> None:
+    """The build's rate of embedding, against the encoder alone and sentence-transformers alone."""
+    from concurrent.futures import ThreadPoolExecutor
+
+    from indexer.encoders import CPU_BATCH_TOKENS
+    from rag.index.bundle import Bundle
+    from rag.models.batches import length_batches
+    from rag.models.onnx_embedder import OnnxEmbedder
+    from rag.models.threads import usable_cpus
+    from rag.models.tokenizer import Tokenizer
+    from rag.models.torch_embedder import TorchEmbedder
+
+    step = max(1, 570_000 // count)
+    corpus = write_corpus(work / "corpus", passages(data, count, step=step))
+    first = build(Source(str(corpus), columns=COLUMNS), work / "first", options(work))
+    bundle = Bundle.open(first.folder)
+    texts = [chunk.indexed_text for chunk in bundle.chunks(np.arange(first.chunks))]
+    lengths = Tokenizer.load(bundle.encoder_folder).count(texts)
+    print(f"{len(texts)} chunks, {lengths.mean():.0f} tokens on average, at most {lengths.max()}")
+    alone = OnnxEmbedder(bundle.encoder_folder, threads=1)
+    whole = OnnxEmbedder(bundle.encoder_folder, threads=usable_cpus())
+    torch = TorchEmbedder(bundle.encoder_folder)
+    torch.model.encode(texts[:32], batch_size=32, show_progress_bar=False)
+
+    def callers() -> Float32:
+        with ThreadPoolExecutor(usable_cpus()) as pool:
+            parts = pool.map(
+                lambda rows: (rows, alone.embed_passages([texts[row] for row in rows])),
+                length_batches(lengths, CPU_BATCH_TOKENS),
+            )
+            vectors = np.empty((len(texts), 384), dtype=np.float32)
+            for rows, part in parts:
+                vectors[rows] = part
+        return vectors
+
+    ways: dict[str, Callable[[], Any]] = {
+        "ONNX Runtime, a caller a CPU": callers,
+        "ONNX Runtime, one caller": lambda: whole.embed_passages(texts),
+        "PyTorch, length-sorted": lambda: torch.embed_passages(texts),
+        "SentenceTransformer.encode(batch_size=32)": lambda: torch.model.encode(
+            texts, batch_size=32, show_progress_bar=False
+        ),
+    }
+    rates: dict[str, list[float]] = {name: [] for name in [*ways, "build"]}
+    vectors: dict[str, Any] = {}
+    for turn in range(2):
+        for name, way in ways.items():
+            vectors[name], seconds = timed(way)
+            rates[name].append(len(texts) / seconds)
+        report = build(Source(str(corpus), columns=COLUMNS), work / f"again{turn}", options(work))
+        seconds = report.seconds["read"] + report.seconds["embed"]
+        rates["build"].append(len(texts) / seconds)
+    best = max(max(found) for name, found in rates.items() if name != "build")
+    plain = max(rates["SentenceTransformer.encode(batch_size=32)"])
+    print("| way | chunks/s, best of 2 | of the best alone | of plain encode |\n|---|--:|--:|--:|")
+    for name, found in rates.items():
+        rate = max(found)
+        print(f"| {name} | {rate:.1f} | {rate / best:.1%} | {rate / plain:.2f} |")
+    one, two = vectors["ONNX Runtime, a caller a CPU"], vectors["PyTorch, length-sorted"]
+    print(f"worst cosine of ONNX Runtime and PyTorch: {np.einsum('nd,nd->n', one, two).min():.7f}")
+    print("the build's time is that of reading and embedding, its start and the encoder's in it")
+
+
+def _markdown(data: bytes) -> None:
+    from markdown_it import MarkdownIt
+
+    MarkdownIt("commonmark").enable(["table", "strikethrough"]).parse(data.decode())
+
+
+def _html(data: bytes) -> None:
+    from bs4 import BeautifulSoup
+
+    BeautifulSoup(data, "lxml").get_text()
+
+
+def _pdf(data: bytes) -> None:
+    import pypdfium2
+
+    document = pypdfium2.PdfDocument(data)
+    for page in document:
+        page.get_textpage().get_text_range()
+    document.close()
+
+
+def _docx(data: bytes) -> None:
+    import io
+
+    import docx
+
+    document = docx.Document(io.BytesIO(data))
+    for paragraph in document.paragraphs:
+        _ = paragraph.text
+    for table in document.tables:
+        for row in table.rows:
+            _ = [cell.text for cell in row.cells]
+
+
+def _xlsx(data: bytes) -> None:
+    import io
+
+    import openpyxl
+
+    workbook = openpyxl.load_workbook(io.BytesIO(data), data_only=True)
+    for sheet in workbook:
+        for row in sheet.iter_rows(values_only=True):
+            _ = row
+
+
+FORMATS: dict[str, tuple[str, Callable[[bytes], None]]] = {
+    "md": ("documents/fastapi-docs/en", _markdown),
+    "html": ("documents/mixed", _html),
+    "pdf": ("documents/ko-pdf-news", _pdf),
+    "docx": ("documents/mixed", _docx),
+    "xlsx": ("documents/mixed", _xlsx),
+}
+
+
+def parsing(data: Path, work: Path, seconds: float) -> None:
+    """A build without the encoder, against a loop over the parser's own library."""
+    without_encoder()
+    print("| format | documents | library's loop, s | build, s | of the loop | its parsing alone |")
+    print("|---|--:|--:|--:|--:|--:|")
+    for name, (folder, loop) in FORMATS.items():
+        files = [file.read_bytes() for file in sorted((data / folder).rglob(f"*.{name}"))]
+        files = _readable(files, loop, name)
+        _, once = timed(lambda: [loop(file) for file in files])  # noqa: B023
+        target = work / name
+        target.mkdir()
+        copies = max(1, round(seconds / once))
+        for copy, (number, file) in itertools.product(range(copies), enumerate(files)):
+            (target / f"{copy:04}-{number:04}.{name}").write_bytes(file)
+        listed = sorted(target.iterdir())
+        _, alone = timed(lambda: [loop(path.read_bytes()) for path in listed])  # noqa: B023
+        report = build(Source(str(target)), work / f"{name}-bundle", options(work))
+        total = sum(v for k, v in report.seconds.items() if k != "export")
+        read = report.seconds["read"]
+        print(f"| {name} | {len(listed)} | {alone:.1f} | {total:.1f} | {total / alone:.2f} |"
+              f" {read / alone:.2f} |", flush=True)  # fmt: skip
+
+
+def _readable(files: list[bytes], loop: Callable[[bytes], None], name: str) -> list[bytes]:
+    """The files that both the library and the project read."""
+    from indexer.parsing import parse
+
+    found = []
+    for file in files:
+        try:
+            loop(file)
+            parse(file, doc_id=f"x.{name}", uri="x")
+        except Exception:  # noqa: BLE001 - broken on purpose, many of them
+            continue
+        found.append(file)
+    return found
+
+
+def incremental(data: Path, work: Path, count: int) -> None:
+    """1 % of the passages changed, and nothing changed, against the full build."""
+    without_encoder()
+    rows = list(passages(data, count))
+    corpus = write_corpus(work / "corpus", iter(rows))
+    source = Source(str(corpus), columns=COLUMNS)
+    first, full = timed(lambda: build(source, work / "one", options(work)))
+    print(f"full, random vectors for the encoder's: {full:.1f} s, {first.chunks} chunks")
+    print({k: round(v, 1) for k, v in first.seconds.items()})
+    for row in rows[:: max(1, count // (count // 100))]:
+        row["text"] += " This was added."
+    shutil.rmtree(corpus)
+    write_corpus(corpus, iter(rows))
+    again, seconds = timed(
+        lambda: build(source, work / "two", options(work), previous=str(first.folder))
+    )
+    print(f"1 % changed: {seconds:.1f} s, {again.embedded} embedded; {again.seconds}")
+    _, nothing = timed(
+        lambda: build(
+            source, work / "three", options(work), previous=str(again.folder), copy_unchanged=False
+        )
+    )
+    print(f"nothing changed: {nothing:.2f} s")
+    rate = _encoder_rate(work / "one", rows)
+    whole = full + first.chunks / rate
+    part = seconds + again.embedded / rate
+    print(f"the encoder alone: {rate:.1f} chunks/s; with it {part:.1f} s of {whole:.1f} s:"
+          f" {part / whole:.2%}")  # fmt: skip
+
+
+def _encoder_rate(bundle: Path, rows: Sequence[dict[str, str]]) -> float:
+    from rag.models.onnx_embedder import OnnxEmbedder
+
+    embedder = OnnxEmbedder(bundle / "encoder")
+    texts = [row["text"] for row in rows[:: max(1, len(rows) // 200)]][:200]
+    _, seconds = timed(lambda: embedder.embed_passages(texts))
+    return len(texts) / seconds
+
+
+class Peak:
+    """The most memory that this process and its children hold at once (PSS, bytes)."""
+
+    def __init__(self) -> None:
+        import psutil
+
+        self._me = psutil.Process()
+        self.bytes = self.main = 0
+        self._done = threading.Event()
+        self._thread = threading.Thread(target=self._watch, daemon=True)
+
+    def __enter__(self) -> Peak:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._done.set()
+        self._thread.join()
+
+    def _watch(self) -> None:
+        while not self._done.wait(1.0):
+            try:
+                family = [self._me, *self._me.children(recursive=True)]
+                held = [process.memory_full_info().pss for process in family]
+            except Exception:  # noqa: BLE001 - a worker ended while it was asked
+                continue
+            self.bytes, self.main = max(self.bytes, sum(held)), max(self.main, held[0])
+
+
+def memory(data: Path, work: Path, count: int) -> None:
+    """The peak of a build's memory, against the size of its index."""
+    without_encoder()
+    corpus = write_corpus(work / "corpus", passages(data, count))
+    gc.collect()
+    with Peak() as peak:
+        report: BuildReport
+        report, seconds = timed(
+            lambda: build(Source(str(corpus), columns=COLUMNS), work / "bundle", options(work))
+        )
+    files = [p for p in report.folder.rglob("*") if p.is_file() and "encoder" not in p.parts]
+    size = sum(path.stat().st_size for path in files)
+    print(f"{report.documents} documents, {report.chunks} passages, {seconds:.0f} s; random unit"
+          f" vectors for the encoder's; {report.seconds}")  # fmt: skip
+    gib = 2.0**30
+    print(f"index {size / gib:.2f} GiB (its encoder not counted); peak {peak.bytes / gib:.2f} GiB,"
+          f" of which the main process {peak.main / gib:.2f}; limit (index + 1 GiB)"
+          f" {size / gib + 1:.2f} GiB: {peak.bytes / (size + gib):.0%}")  # fmt: skip
+
+
+def bm25(data: Path, work: Path, count: int) -> None:
+    """The sparse leg from terms, against bm25s from the same; each in a process of its own."""
+    from rag.index.analyzer import make_analyzer
+
+    analyzer = make_analyzer("english")
+    with (work / "terms.jsonl").open("w", encoding="utf-8") as file:
+        for row in passages(data, count):
+            file.write(json.dumps(analyzer.terms(row["text"])) + "\n")
+    found: dict[str, list[tuple[float, float]]] = {"bm25s": [], "ours": []}
+    for _ in range(2):
+        for name in found:
+            command = [sys.executable, __file__, f"bm25-{name}", "--data", str(work)]
+            done = subprocess.run(command, capture_output=True, text=True, check=True)
+            seconds, mib = map(float, done.stdout.split()[-2:])
+            found[name].append((seconds, mib))
+    print("| way | s, best of 2 | memory beyond the terms, MiB |\n|---|--:|--:|")
+    for name, runs in found.items():
+        print(f"| {name} | {min(s for s, _ in runs):.2f} | {min(m for _, m in runs):.0f} |")
+
+
+def bm25_one(work: Path, name: str) -> None:
+    """Prints seconds and MiB of one way; both index, and save what they made."""
+    import resource
+
+    terms = [
+        [sys.intern(term) for term in json.loads(line)] for line in (work / "terms.jsonl").open()
+    ]
+    target = Path(tempfile.mkdtemp(dir=work))
+    if name == "bm25s":
+        import bm25s
+
+        bm25s.BM25(method="lucene").index([["warm", "up"]], show_progress=False)
+
+        def index() -> None:
+            model = bm25s.BM25(method="lucene", k1=1.5, b=0.75)
+            model.index(terms, show_progress=False)
+            model.save(target)
+    else:
+        from rag.index.sparse import build_sparse
+
+        build_sparse(target / "warm", [["warm", "up"]])
+
+        def index() -> None:
+            build_sparse(target, terms)
+
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    _, seconds = timed(index)
+    print(seconds, (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("what")
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--passages", type=int)
+    parser.add_argument("--seconds", type=float, default=8.0)
+    parser.add_argument("--encoders", type=Path, help="Folder that keeps exported encoders.")
+    given = parser.parse_args()
+    os.environ["TOKENIZERS_PARALLELISM"] = "false"
+    if given.what.startswith("bm25-"):
+        bm25_one(given.data, given.what.removeprefix("bm25-"))
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        work = Path(folder)
+        if given.encoders is not None:
+            (work / "encoders").symlink_to(given.encoders.absolute())
+        match given.what:
+            case "embedding":
+                embedding(given.data, work, given.passages or 600)
+            case "parsing":
+                parsing(given.data, work, given.seconds)
+            case "incremental":
+                incremental(given.data, work, given.passages or 100_000)
+            case "memory":
+                memory(given.data, work, given.passages or 1_000_000)
+            case "bm25":
+                bm25(given.data, work, given.passages or 100_000)
+            case what:
+                parser.error(f"there is no bench '{what}'")
+
+
+if __name__ == "__main__":
+    main()
