@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from rag.errors import BundleCorrupt, BundleMissing, BundleMixed
 from rag.index.analyzer import Analyzer, analyzer_from_reference
 from rag.index.chunks import ChunkStore
 from rag.index.dense import DenseLeg
-from rag.index.manifest import Manifest, chunks_digest
+from rag.index.manifest import Manifest, packed_digest
 from rag.index.protocol import QueryTerms, TermWeights
 from rag.index.queries import QueryAnalysis
 from rag.index.root import fetch, locate
@@ -34,11 +35,11 @@ class Bundle:
     made its terms.
     """
 
-    def __init__(self, folder: Path, manifest: Manifest) -> None:
+    def __init__(self, folder: Path, manifest: Manifest, analyzer: Analyzer) -> None:
         self.folder = folder
         self.encoder_folder = folder / ENCODER
         self._manifest = manifest
-        self.analyzer: Analyzer = analyzer_from_reference(manifest.analyzer)
+        self.analyzer = analyzer
         self._queries = QueryAnalysis(self.analyzer)
         self._store = ChunkStore.open(folder)
         self._dense = DenseLeg.open(folder, manifest.dense, manifest.measured.get("dense"))
@@ -59,9 +60,12 @@ class Bundle:
         the file and the reason.
         """
         manifest = read_manifest(folder)
-        verify_files(folder, manifest, digests=verify, progress=progress)
-        bundle = cls(folder, manifest)
-        if verify and chunks_digest(bundle._store.all_chunk_ids()) != manifest.chunks_digest:
+        with ThreadPoolExecutor(1) as beside:
+            # A Korean one takes a second to load, while the files are read.
+            analyzer = beside.submit(analyzer_from_reference, manifest.analyzer)
+            verify_files(folder, manifest, digests=verify, progress=progress)
+        bundle = cls(folder, manifest, analyzer.result())
+        if verify and packed_digest(bundle._store.packed_ids()) != manifest.chunks_digest:
             raise BundleMixed(
                 f"{folder / 'chunks.arrow'} holds other passages than the manifest says;"
                 " it belongs to another version"

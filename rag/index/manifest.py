@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from binascii import hexlify
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -71,6 +72,15 @@ def canonical(value: Any) -> bytes:
         value, sort_keys=True, ensure_ascii=False, separators=(",", ":"), allow_nan=False
     )
     return text.encode("utf-8") + b"\n"
+
+
+def packed_digest(blocks: Iterable[bytes]) -> str:
+    """`chunks_digest` of ids that come as blocks of 16 bytes each, one after the other."""
+    digest = hashlib.sha256()
+    for block in blocks:
+        if block:
+            digest.update(hexlify(block, "\n", 16) + b"\n")
+    return digest.hexdigest()
 
 
 def chunks_digest(chunk_ids: Iterable[str]) -> str:

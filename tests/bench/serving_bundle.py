@@ -4,8 +4,8 @@
 
 `--data` has `scale/msdocs-en.jsonl.gz` (`_id`, `title`, `text`) and, for Korean,
 `scale/msdocs-ko.jsonl.gz`. Embedding everything would take over an hour on two cores: `--embedded`
-passages are embedded, the vectors of the others are drawn near them (see `draw`). The text, the
-sparse leg and the store are those of the passages themselves.
+passages, the shortest ones, are embedded; the vectors of the others are drawn near them (see
+`draw`). The text, the sparse leg and the store are those of the passages themselves.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ from rag.index.dense import build_dense
 from rag.index.manifest import FORMAT, Manifest, chunks_digest, version_id
 from rag.index.seal import inventory, write_manifest
 from rag.index.sparse import build_sparse
+from rag.models.embedder import Embedder
 from rag.models.encoder import EncoderConfig, reference, resolve
 from rag.models.load import load_embedder
 from rag.retrieval.fusion import DEFAULT
@@ -38,6 +39,7 @@ from rag.types import Chunk, Float32
 
 PASSAGES = 100_000
 EMBEDDED = 10_000
+AT_ONCE = 1000
 COSINE = 0.9
 """Of a drawn vector with the embedded one that it lies near."""
 
@@ -90,16 +92,22 @@ def draw(known: Float32, count: int, rng: np.random.Generator) -> Float32:
 def embed(
     encoder: Path, passages: list[tuple[str, Chunk]], count: int, kept: Path
 ) -> tuple[Float32, list[int]]:
-    """Vectors of `count` passages, evenly spaced, and their rows; kept in a file."""
-    rows = np.linspace(0, len(passages) - 1, count).astype(int).tolist()
-    if not kept.is_file():
-        embedder = load_embedder(encoder)
-        parts = [
-            embedder.embed_passages([passages[r][1].indexed_text for r in rows[s : s + 256]])
-            for s in range(0, count, 256)
-        ]
-        np.save(kept, np.concatenate(parts))
-    return np.load(kept), rows
+    """Vectors of the `count` shortest passages and their rows, ascending; kept in a folder, part by
+    part, so that a run that was cut off goes on.
+    """
+    short = sorted(range(len(passages)), key=lambda row: len(passages[row][1].indexed_text))
+    rows = sorted(short[:count])
+    kept.mkdir(parents=True, exist_ok=True)
+    embedder: Embedder | None = None
+    for start in range(0, count, AT_ONCE):
+        part = kept / f"{start}.npy"
+        if part.is_file():
+            continue
+        embedder = embedder or load_embedder(encoder)
+        texts = [passages[row][1].indexed_text for row in rows[start : start + AT_ONCE]]
+        np.save(part, embedder.embed_passages(texts))
+    parts = [np.load(kept / f"{start}.npy") for start in range(0, count, AT_ONCE)]
+    return np.concatenate(parts), rows
 
 
 def build(
@@ -121,7 +129,7 @@ def build(
     )
     chunks = read_passages(data / "scale" / f"msdocs-{lang}.jsonl.gz", passages)
     embedded = min(embedded, len(chunks))
-    kept = folder / f"{lang}-{passages}-{embedded}.npy"
+    kept = folder / f"{lang}-{passages}-{embedded}-vectors"
     known, rows = embed(target / "encoder", chunks, embedded, kept)
     vectors = np.empty((len(chunks), known.shape[1]), dtype=np.float32)
     others = np.setdiff1d(np.arange(len(chunks)), rows)

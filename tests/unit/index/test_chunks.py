@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from rag.errors import BuildError, BundleCorrupt, BundleMissing, BundleMixed
 from rag.index import chunk_files
 from rag.index.chunks import ChunkStore, DocumentRecord, metadata_problem, write_chunks
+from rag.index.manifest import chunks_digest, packed_digest
 from rag.types import Chunk
 
 METADATA: list[dict[str, Any]] = [
@@ -76,7 +77,8 @@ def test_what_was_written_is_read(store: ChunkStore) -> None:
     assert store.chunks(rows) == [written[row][1] for row in rows]
     assert store.chunk_ids(rows) == [written[row][0] for row in rows]
     assert [c.chunk_id for c in store.chunks(rows)] == store.chunk_ids(rows)
-    assert list(store.all_chunk_ids()) == [chunk_id for chunk_id, _ in written]
+    assert b"".join(store.packed_ids()).hex() == "".join(chunk_id for chunk_id, _ in written)
+    assert packed_digest(store.packed_ids()) == chunks_digest(chunk_id for chunk_id, _ in written)
     assert list(store.records()) == records()
     assert store.record("문서/1.md") == records()[1]
     assert store.record("문서/9.md") is None
@@ -110,7 +112,8 @@ def test_an_empty_bundle(tmp_path: Path) -> None:
     store = ChunkStore.open(tmp_path)
     assert (store.rows, store.documents) == (0, 0)
     assert store.select({"page": 1, "year": 2, "lang": "ko", "chunk_id": "a"}).tolist() == []
-    assert list(store.all_chunk_ids()) == []
+    assert b"".join(store.packed_ids()) == b""
+    assert packed_digest(store.packed_ids()) == chunks_digest([])
     assert store.record("x") is None
 
 
