@@ -11,6 +11,7 @@ import typer
 
 from rag import logs, settings
 from rag.errors import ConfigurationError, InvalidFilter, RagError
+from rag.models.threads import limit_pools
 
 UsageError: type[Exception] = typer.BadParameter.__mro__[1]
 """What the parser raises for a command line that it does not understand."""
@@ -35,7 +36,8 @@ Example:  rag serve --bundle ./bundle
 
 @app.callback()
 def _root() -> None:
-    """Keeps the commands named even if there is only one."""
+    """What all commands begin with."""
+    limit_pools()
 
 
 @app.command(help=SERVE_HELP)

@@ -5,6 +5,18 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+_POOLS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS", "RAYON_NUM_THREADS")
+
+
+def limit_pools() -> None:
+    """Tells the libraries with thread pools of their own (FAISS, BLAS, Numba, tokenizers) how many
+    processors there are, unless the environment does. They read it when they are loaded.
+    """
+    for name in _POOLS:
+        os.environ.setdefault(name, str(usable_cpus()))
+    # A thread that spins while it waits for work takes the processor from whoever has some.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
 
 def usable_cpus(
     cgroups: Path = Path("/sys/fs/cgroup"), membership: Path = Path("/proc/self/cgroup")

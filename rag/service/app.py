@@ -5,6 +5,7 @@ the background, and SIGTERM drains.
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import os
 import signal
@@ -197,6 +198,7 @@ def serve(settings: Settings) -> int:
 
 
 async def _serve(settings: Settings, listener: socket.socket) -> int:
+    gc.freeze()  # of the libraries nothing will ever be garbage
     metrics = Metrics()
     service = Service(
         limits_of(settings), max_in_flight=settings.max_in_flight, access=access_of(settings)

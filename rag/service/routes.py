@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from functools import partial
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 from fastapi import FastAPI, Request
@@ -20,8 +19,10 @@ from rag.service.handling import Handler, Logged
 from rag.service.invocations import Invocations
 from rag.service.metrics import Metrics
 from rag.service.openapi import document
+from rag.service.refusing import Refusing
 from rag.service.schemas import Limits
 from rag.service.state import Service
+from rag.service.streaming import Exchange
 from rag.service.tracing import Tracing
 
 DESCRIPTION = "Retrieval-augmented generation over one sealed bundle."
@@ -62,7 +63,11 @@ def create_app(
 ) -> FastAPI:
     """The application of one service; it answers /ping from the first moment on."""
     tracing = tracing or Tracing()
-    around = partial(Handler, service=service, metrics=metrics, tracing=tracing, logged=logged)
+
+    def around(answer: Callable[[Exchange], Awaitable[None]]) -> Refusing:
+        handler = Handler(answer, service, metrics, tracing=tracing, logged=logged)
+        return Refusing(handler, service, metrics)
+
     app = _App(
         title="rag-containers",
         version=rag.__version__,

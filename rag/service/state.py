@@ -85,6 +85,11 @@ class Service:
         return len(self._tasks)
 
     @property
+    def full(self) -> bool:
+        """Whether as many requests are being worked on as may be."""
+        return len(self._tasks) >= self._max_in_flight
+
+    @property
     def healthy(self) -> bool:
         """Whether traffic may come: ready, and every worker lives."""
         return self.phase is Phase.READY and all(
@@ -127,7 +132,7 @@ class Service:
         served = self._served.get(bundle)
         if served is None:
             raise NoSuchBundle("no such bundle is loaded; GET /models lists those that are")
-        if len(self._tasks) >= self._max_in_flight:
+        if self.full:
             raise Overloaded(f"{len(self._tasks)} requests are being worked on; retry later")
         task = asyncio.current_task()
         if task is None:

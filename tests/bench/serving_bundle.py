@@ -4,8 +4,8 @@
 
 `--data` has `scale/msdocs-en.jsonl.gz` (`_id`, `title`, `text`) and, for Korean,
 `scale/msdocs-ko.jsonl.gz`. Embedding everything would take over an hour on two cores: `--embedded`
-passages, the shortest ones, are embedded; the vectors of the others are drawn near them (see
-`draw`). The text, the sparse leg and the store are those of the passages themselves.
+passages, the shortest ones, are embedded, by the int8 export; the vectors of the others are drawn
+near them (see `draw`). The text, the sparse leg and the store are those of the passages themselves.
 """
 
 from __future__ import annotations
@@ -103,7 +103,7 @@ def embed(
         part = kept / f"{start}.npy"
         if part.is_file():
             continue
-        embedder = embedder or load_embedder(encoder)
+        embedder = embedder or load_embedder(encoder, precision="int8")
         texts = [passages[row][1].indexed_text for row in rows[start : start + AT_ONCE]]
         np.save(part, embedder.embed_passages(texts))
     parts = [np.load(kept / f"{start}.npy") for start in range(0, count, AT_ONCE)]

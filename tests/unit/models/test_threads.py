@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -84,3 +87,19 @@ def test_cut_batches_keep_to_the_budget() -> None:
     lengths = np.array([8, 8, 8, 2, 2, 2, 2], dtype=np.int64)
     batches = list(length_batches(lengths, 16, run_tokens=1))
     assert [rows.tolist() for rows in batches] == [[0, 1], [2], [3], [4, 5, 6]]
+
+
+def test_thread_pools_of_libraries_are_limited() -> None:
+    code = (
+        "import os\nos.sched_setaffinity(0, {min(os.sched_getaffinity(0))})\n"
+        "from rag.models.threads import limit_pools\nlimit_pools()\n"
+        "import faiss, numba\nprint(faiss.omp_get_max_threads(), numba.config.NUMBA_NUM_THREADS)"
+    )
+    names = ("OMP_NUM_THREADS", "NUMBA_NUM_THREADS")
+    environment = {k: v for k, v in os.environ.items() if k not in names}
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["1", "1"]
+    command[2] = code.replace("import os\n", "import os\nos.environ['OMP_NUM_THREADS'] = '3'\n")
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["3", "1"]
