@@ -4,7 +4,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from indexer.encoders import prepare_encoder
+from indexer.exports import prepare_encoder
 from rag.models.encoder import EncoderConfig, resolve
 
 folder, names = Path(sys.argv[1]), sys.argv[2:]

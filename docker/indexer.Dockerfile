@@ -36,7 +36,7 @@ RUN --mount=type=cache,target=/root/.cache/pip sh /build/install-torch.sh
 COPY rag/__init__.py rag/types.py rag/errors.py rag/sentences.py /build/export/rag/
 COPY rag/index/__init__.py rag/index/manifest.py /build/export/rag/index/
 COPY rag/models /build/export/rag/models
-COPY indexer/__init__.py indexer/encoders.py /build/export/indexer/
+COPY indexer/__init__.py indexer/exports.py /build/export/indexer/
 COPY docker/export_encoders.py /build/export/
 RUN /opt/venv/bin/python /build/export/export_encoders.py /opt/encoders ${ENCODERS}
 
@@ -66,6 +66,7 @@ RUN test "${ACCELERATOR}" = cpu || test -n "${NVIDIA_VISIBLE_DEVICES}" \
     || { echo "ACCELERATOR=${ACCELERATOR} also needs --build-arg NVIDIA_VISIBLE_DEVICES=all" >&2; exit 1; }
 ENV PATH=/opt/rag/bin:/opt/venv/bin:${PATH} HOME=/tmp \
     PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 \
+    ORT_DISABLE_TELEMETRY=1 HF_HUB_DISABLE_TELEMETRY=1 DO_NOT_TRACK=1 \
     NUMBA_CPU_NAME=generic NUMBA_CACHE_DIR=/opt/rag/kernels \
     NUMBA_CACHE_LOCATOR_CLASSES=rag.index.kernel_cache.ReadOnlyCacheLocator \
     RAG_INDEXER_BACKEND=onnx RAG_INDEXER_ENCODER_CACHE=/opt/encoders \

@@ -87,7 +87,7 @@ def exported_encoder(
     encoder_source: Path, encoder_cache: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Path:
     """The default encoder as an indexer exports it; read it, never write into it."""
-    from indexer.encoders import prepare_encoder
+    from indexer.exports import prepare_encoder
     from rag.models.encoder import EncoderConfig
 
     folder = tmp_path_factory.mktemp("exported") / "encoder"

@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 import orjson
 
-from indexer.encoders import prepare_encoder
+from indexer.exports import prepare_encoder
 from rag import __version__
 from rag.index.analyzer import make_analyzer
 from rag.index.chunk_files import DocumentRecord, write_chunks

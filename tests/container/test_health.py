@@ -58,5 +58,6 @@ def test_item_10_a_missing_bundle_never_gives_200_and_is_named(serve: Any, tmp_p
 
 def test_item_11_a_crash_ends_the_container_with_a_failure(serve: Any) -> None:
     with serve() as service:
-        service.container.signal("SEGV")
-        assert service.container.wait(30) != 0
+        service.container.signal("KILL")
+        service.until(lambda: not service.container.running)
+        assert service.container.exit_code != 0
