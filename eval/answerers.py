@@ -14,10 +14,12 @@ import httpx
 
 from eval.vectors import Advance
 from rag.answering.answer import Answerer
+from rag.answering.support import Support
 from rag.errors import EvaluationError, GeneratorFailure
 from rag.models.extractive import ExtractiveGenerator
 from rag.models.generator import Generator
 from rag.models.openai_generator import OpenAIGenerator
+from rag.retrieval.calibration import ANSWERABLE
 from rag.retrieval.opening import Opened, open_retriever
 from rag.types import Answer, Citation, Passage, Query
 
@@ -91,7 +93,8 @@ class BundleAnswers:
 
     async def _all(self, questions: Sequence[str], advance: Advance) -> list[Reply]:
         generator = _generator(self._opened, self._endpoint)
-        answerer = Answerer(generator, terms=self._opened.bundle.analyzer.terms)
+        support = Support(self._opened.bundle.analyzer.terms, self._opened.embedder)
+        answerer = Answerer(generator, support=support, abstain_below=ANSWERABLE)
         replies = []
         try:
             for question in questions:
@@ -101,12 +104,19 @@ class BundleAnswers:
             await generator.aclose()
         return replies
 
+    def _best_score(self, query: Query, found: Sequence[Passage]) -> float | None:
+        known = self._opened.retriever.searcher.has_probabilities(query)
+        return found[0].score if found and known else None
+
     async def _one(self, answerer: Answerer, question: str) -> Reply:
         text = unicodedata.normalize("NFC", question)
-        found = self._opened.retriever.search([Query(text, self._top_k)])[0].passages
+        query = Query(text, self._top_k)
+        found = self._opened.retriever.search([query])[0].passages
         deadline = time.monotonic() + DEADLINE_S
         try:
-            answer = await answerer.answer(text, found, deadline=deadline)
+            answer = await answerer.answer(
+                text, found, best_score=self._best_score(query, found), deadline=deadline
+            )
         except GeneratorFailure as failure:
             return Reply(None, documents=_documents(found), problem=str(failure))
         return _reply(answer, found)

@@ -42,6 +42,7 @@ RagError
     │   │   └── GeneratorCircuitOpen    not asked: it failed too often a moment ago
     │   ├── GeneratorThrottled      429
     │   ├── GeneratorTimeout        nothing before the deadline
+    │   │   └── GeneratorSkipped        not asked: there was no time left
     │   └── GeneratorProtocolError  an answer that is not in the endpoint's protocol
     ├── NotReady                loading or draining
     └── DeadlineExceeded
@@ -219,6 +220,10 @@ class GeneratorThrottled(GeneratorFailure):
 
 
 class GeneratorTimeout(GeneratorFailure):
+    pass
+
+
+class GeneratorSkipped(GeneratorTimeout):
     pass
 
 

@@ -112,6 +112,33 @@ class Settings(BaseSettings):
     generator_context_tokens: int = Field(
         8_192, ge=512, description="Tokens that prompt and answer may have together"
     )
+    generator_tokenizer: Path | None = Field(
+        None,
+        description="tokenizer.json of the generator's model, to count tokens with; unset: an"
+        " estimate that errs high",
+    )
+    generation_reserve_ms: int = Field(
+        2_000,
+        ge=0,
+        description="Milliseconds of a deadline that are kept for the answer, at most 60 % of it",
+    )
+
+    prompt_template: str = Field("default", description="Prompt template: default, brief, detailed")
+    prompt_templates: Path | None = Field(
+        None,
+        description="Folder of more templates, NAME.system.jinja and NAME.user.jinja; they win",
+    )
+    prompt_choices: str = Field(
+        "", description="Names of templates, with commas, that requests may choose as well"
+    )
+    unsupported: Literal["flag", "drop"] = Field(
+        "flag", description="Sentences that the passages do not bear out: told, or left out"
+    )
+    abstain_below: float | None = Field(
+        None, ge=0, le=1,
+        description="Probability of relevance of the best passage below which no answer is tried;"
+        " unset: the calibrated one, 0: try always",
+    )  # fmt: skip
 
     reranker: Literal["none", "onnx", "torch", "remote"] = Field(
         "none", description="What reranks for requests that ask for it; remote: an endpoint"

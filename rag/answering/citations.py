@@ -1,4 +1,4 @@
-"""Reads `[n]` citations out of an answer: while it streams, as spans, and against the passages.
+"""Reads `[n]` citations out of an answer: while it streams, and as spans.
 
 A marker is `[1]`, `[1, 2]` or `[1-3]`, also in `［］` or `【】`; several may follow each other.
 What stands in back-ticks is code, never a marker.
@@ -7,11 +7,10 @@ What stands in back-ticks is code, never a marker.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection, Sequence
-from dataclasses import replace
+from collections.abc import Collection, Sequence
 
 from rag.sentences import split_sentences
-from rag.types import Citation, Passage
+from rag.types import Citation
 
 _NUMBERS = r"\s?\d{1,3}(?:\s?[,，、;\-–—~]\s?\d{1,3}){0,15}\s?"
 _TOKEN = re.compile(rf"(?P<ticks>`+)|(?P<line>\n)|[ \t]?[\[［【](?P<numbers>{_NUMBERS})[\]］】]")
@@ -20,8 +19,7 @@ _PENDING = re.compile(r"(?:`+|[ \t]?[\[［【][\d\s,，、;\-–—~]{0,110}|[ \
 _LONGEST = 128
 _MARKER = re.compile(rf"[\[［【]{_NUMBERS}[\]］】]")
 _CODE = re.compile(r"(`{3,}).*?(?:\1|\Z)|`[^`\n]*`", re.DOTALL)
-_NUMBER_IN_TEXT = re.compile(r"\d+(?:[.,]\d+)*")
-Terms = Callable[[str], list[str]]
+_HEADING = re.compile(r"#{1,6}\s|\*\*[^*]+\*\*:?$")
 
 
 def _ranks(ranks: int | Collection[int]) -> frozenset[int]:
@@ -96,8 +94,11 @@ class CitationParser:
         return f"{space}[{', '.join(map(str, known))}]" if known else ""
 
 
-def parse_citations(answer: str, ranks: int | Collection[int]) -> list[Citation]:
-    """One Citation per sentence that names an existing passage, in the order of the text.
+def parse_citations(
+    answer: str, ranks: int | Collection[int], *, uncited: bool = False
+) -> list[Citation]:
+    """One Citation per sentence that names an existing passage, in the order of the text; with
+    `uncited` also one without passages for each other sentence that could be checked.
 
     `answer[start:end]` is the sentence without the markers at its ends; markers inside it stay.
     Markers that stand alone on a line belong to the sentence before. Ranks are in the order in
@@ -122,50 +123,25 @@ def parse_citations(answer: str, ranks: int | Collection[int]) -> list[Citation]
             inside = leading + inside
         if span[0] < span[1]:
             last = span
+            if uncited and _claims(answer, span, code):
+                found.setdefault(span, [])
         if last is not None and inside:
             found.setdefault(last, []).extend(_named(inside, known))
     return [
         Citation(start, end, tuple(dict.fromkeys(named)))
         for (start, end), named in sorted(found.items())
-        if named
+        if named or uncited
     ]
 
 
-def check_support(
-    answer: str,
-    citations: Sequence[Citation],
-    passages: Sequence[Passage],
-    terms: Terms,
-    *,
-    threshold: float = 0.6,
-) -> list[Citation]:
-    """The citations with `supported` filled in, by a lexical check.
-
-    A sentence is supported when at least `threshold` of its distinct terms, and every number in
-    it, stand in the passages it cites (title, headings and text). It is None for a sentence
-    without terms. `terms` is the analyzer's, so Korean is compared by morphemes.
+def _claims(answer: str, span: tuple[int, int], code: Sequence[tuple[int, int]]) -> bool:
+    """Whether a sentence says something that could be checked: code, headings and what leads in
+    to a list do not.
     """
-    by_rank = {passage.rank: passage.chunk for passage in passages}
-    known_terms: dict[int, set[str]] = {}
-    known_numbers: dict[int, set[str]] = {}
-    checked = []
-    for citation in citations:
-        ranks = [rank for rank in citation.passages if rank in by_rank]
-        for rank in ranks:
-            if rank not in known_terms:
-                text = by_rank[rank].indexed_text
-                known_terms[rank] = set(terms(text))
-                known_numbers[rank] = _numbers(text)
-        sentence = _MARKER.sub(" ", answer[citation.start : citation.end])
-        said = set(terms(sentence))
-        there = set().union(*(known_terms[rank] for rank in ranks))
-        numbers = set().union(*(known_numbers[rank] for rank in ranks))
-        supported: bool | None = None
-        if said:
-            share = len(said & there) / len(said)
-            supported = share >= threshold and _numbers(sentence) <= numbers
-        checked.append(replace(citation, supported=supported))
-    return checked
+    said = answer[slice(*span)]
+    if any(a <= span[0] < b for a, b in code) or said.endswith((":", "：")):
+        return False
+    return not _HEADING.match(said) and any(c.isalnum() for c in said)
 
 
 def without_markers(text: str) -> str:
@@ -227,7 +203,3 @@ def _is_subject(
     They do when a sentence follows that begins on a new line of its own.
     """
     return span[0] < span[1] and "\n" in answer[max(0, start - 2) : start]
-
-
-def _numbers(text: str) -> set[str]:
-    return {m.group().replace(",", "") for m in _NUMBER_IN_TEXT.finditer(text)}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import NoReturn
 
 import jinja2
@@ -93,3 +94,31 @@ DETAILED = PromptTemplate(
 )
 
 TEMPLATES: Mapping[str, PromptTemplate] = {t.name: t for t in (DEFAULT, BRIEF, DETAILED)}
+
+
+def load_templates(folder: Path | None) -> Mapping[str, PromptTemplate]:
+    """The built-in templates and those of `folder`, which win over them: `NAME.system.jinja` is the
+    system turn of the template NAME, `NAME.user.jinja` its user turn, the built-in one if missing.
+
+    Raises ConfigurationError for a folder that cannot be read or a template that cannot be used.
+    """
+    if folder is None:
+        return TEMPLATES
+    try:
+        sources = {
+            path.name: path.read_text(encoding="utf-8") for path in sorted(folder.glob("*.jinja"))
+        }
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigurationError(f"prompt templates in {folder} cannot be read: {error}") from None
+    found = dict(TEMPLATES)
+    for name in sources:
+        stem, _, turn = name.removesuffix(".jinja").rpartition(".")
+        if turn not in ("system", "user") or not stem:
+            raise ConfigurationError(f"{folder / name}: use NAME.system.jinja or NAME.user.jinja")
+        if f"{stem}.system.jinja" not in sources:
+            raise ConfigurationError(f"{folder / name} has no {stem}.system.jinja beside it")
+        user = sources.get(f"{stem}.user.jinja", _USER)
+        found[stem] = PromptTemplate(stem, sources[f"{stem}.system.jinja"], user)
+    if not sources:
+        raise ConfigurationError(f"{folder} holds no prompt template, such as default.system.jinja")
+    return found

@@ -31,6 +31,11 @@ class Searcher:
         """The most passages that a query may ask for."""
         return self._depth
 
+    def has_probabilities(self, query: Query) -> bool:
+        """Whether the scores of its passages are probabilities of relevance."""
+        fusion = query.fusion or self._index.manifest.fusion
+        return query.legs is Mode.HYBRID and fusion.get("method") == "feedback"
+
     def validate(self, query: Query) -> None:
         """Raises InvalidRequest or InvalidFilter for a query that cannot be searched.
 

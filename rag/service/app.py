@@ -15,12 +15,16 @@ import time
 from functools import partial
 
 from rag.answering.answer import Answerer
+from rag.answering.support import Support
+from rag.answering.templates import load_templates
 from rag.errors import RagError
 from rag.index.bundle import Bundle, open_bundle
 from rag.models.embedder import Embedder
 from rag.models.generator import Generator
 from rag.models.load_generator import GeneratorSpec, load_generator, read_options
 from rag.models.load_reranker import RerankerSpec, load_reranker
+from rag.models.token_counting import load_token_counter
+from rag.retrieval.calibration import ANSWERABLE
 from rag.retrieval.opening import load_proven, warm
 from rag.retrieval.searcher import Searcher
 from rag.service.access import Access
@@ -103,10 +107,17 @@ def load_engine(
     )
     encoder = encoders.take(bundle.manifest.encoder["digest"], load)
     generator = _generator(settings, bundle, encoder.embedder, metrics)
+    tokenizer = settings.generator_tokenizer
     answerer = Answerer(
         generator,
-        terms=bundle.analyzer.terms,
+        support=Support(bundle.analyzer.terms, encoder.embedder),
+        template=settings.prompt_template,
+        templates=load_templates(settings.prompt_templates),
+        allowed=[name.strip() for name in settings.prompt_choices.split(",") if name.strip()],
         max_context_tokens=settings.generator_context_tokens,
+        count_tokens=None if tokenizer is None else load_token_counter(tokenizer),
+        unsupported=settings.unsupported,
+        abstain_below=ANSWERABLE if settings.abstain_below is None else settings.abstain_below,
     )
     version = bundle.manifest.version
     metrics.index(version)
@@ -128,6 +139,7 @@ def load_engine(
         ),
         reranking=reranking,
         stalled_after_s=settings.batch_stalled_after_s,
+        reserve_s=settings.generation_reserve_ms / 1e3,
         observe_search=metrics.searched,
         observe_done=done,
     )

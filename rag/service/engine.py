@@ -12,15 +12,22 @@ from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
-from rag.answering.answer import Answerer, Finished, TextDelta
-from rag.errors import GeneratorFailure, GeneratorTimeout, InvalidRequest, RequestError
-from rag.models.generator import Generator
+from rag.answering.answer import Answerer, Finished, TextDelta, Usage
+from rag.errors import (
+    GeneratorFailure,
+    GeneratorSkipped,
+    GeneratorTimeout,
+    InvalidRequest,
+    RequestError,
+)
+from rag.models.generator import FinishReason, Generator
 from rag.retrieval.merging import merged
 from rag.retrieval.searcher import Searcher, needs_vector
 from rag.service.batching import BatchStats
 from rag.service.encoding import EncoderStage
-from rag.service.errors import one_line
+from rag.service.errors import one_line, type_name
 from rag.service.expanding import Expander
+from rag.service.planning import TimePlan
 from rag.service.reranking import Reranking
 from rag.service.schemas import InvocationRequest
 from rag.service.searching import Searched, SearchStage
@@ -57,12 +64,15 @@ class Delta(NamedTuple):
 @dataclass(slots=True)
 class Done:
     """Everything is done. `answer` is None where none was asked for or none could be made;
-    `generator` names who was asked; `queries` are the texts that were searched for; `degraded`
-    says what failed; times are in milliseconds.
+    `generator` names who was asked, `reason` how the answer ended; `queries` are the texts that
+    were searched for; `degraded` says what was left out, each as `stage: reason: text`; times are
+    in milliseconds.
     """
 
     answer: Answer | None = None
     generator: str | None = None
+    reason: FinishReason = "stop"
+    usage: Usage = field(default_factory=Usage)
     queries: list[str] = field(default_factory=list)
     degraded: list[str] = field(default_factory=list)
     timings_ms: dict[str, float] = field(default_factory=dict)
@@ -83,7 +93,8 @@ class Engine:
 
     `encoder` may serve other engines too: at the end it goes to `give_back`, which closes it where
     nobody else uses it. `expander` makes better queries of a request's; `reranking` reads the
-    fused passages again, for requests that ask for it; `observe_search` and `observe_done` hear of
+    fused passages again, for requests that ask for it; `reserve_s` is what is kept of a request's
+    time for its answer (see rag/service/planning.py); `observe_search` and `observe_done` hear of
     every batch that was searched (on its thread) and of every finished request.
     """
 
@@ -100,6 +111,7 @@ class Engine:
         expander: Expander | None = None,
         reranking: Reranking | None = None,
         stalled_after_s: float = 120.0,
+        reserve_s: float = 2.0,
         observe_search: Callable[[BatchStats], None] | None = None,
         observe_done: Callable[[Done], None] | None = None,
     ) -> None:
@@ -111,6 +123,7 @@ class Engine:
         self._generator = generator
         self._expander = expander or Expander(None)
         self._reranking = reranking
+        self._reserve_s = reserve_s
         self._observe_done = observe_done
         self._search = SearchStage(
             searcher,
@@ -144,32 +157,55 @@ class Engine:
         and where text has already been streamed; else it is told in `Done.degraded`.
         """
         request, done = call.request, Done()
-        passages = await self._retrieve(call, done)
+        self._answerer.validate(request.template)
+        wants_answer = request.mode == "answer"
+        reserve_s = self._reserve_s if wants_answer else 0.0
+        plan = TimePlan.of(call.arrived, call.deadline, reserve_s=reserve_s)
+        passages, best_score = await self._retrieve(call, plan, done)
         yield Found(passages)
-        if request.mode == "answer":
-            done.generator = self._generator.name
-            began, said = time.monotonic(), False
-            try:
-                async with aclosing(self._generate(call, passages)) as pieces:
-                    async for piece in pieces:
-                        if isinstance(piece, Finished):
-                            done.answer = piece.answer
-                        else:
-                            said = True
-                            yield Delta(piece.text)
-            except GeneratorFailure as failure:
-                if request.on_generator_failure == "error" or (request.stream and said):
-                    raise
-                logger.warning(str(failure), extra={"request_id": call.request_id})
-                done.degraded.append(f"generator: {one_line(str(failure))}")
-            done.timings_ms["generate"] = (time.monotonic() - began) * 1e3
+        if wants_answer:
+            async with aclosing(self._answer(call, plan, passages, best_score, done)) as pieces:
+                async for piece in pieces:
+                    yield piece
         done.timings_ms["total"] = (time.monotonic() - call.arrived) * 1e3
         if self._observe_done is not None:
             self._observe_done(done)
         yield done
 
-    async def _retrieve(self, call: Call, done: Done) -> list[Passage]:
-        """The passages above the request's floor; writes down where the time went."""
+    async def _answer(
+        self,
+        call: Call,
+        plan: TimePlan,
+        passages: Sequence[Passage],
+        best_score: float | None,
+        done: Done,
+    ) -> AsyncGenerator[Delta, None]:
+        """The answer's deltas; the rest goes into `done`."""
+        done.generator = self._generator.name
+        began, said = time.monotonic(), False
+        try:
+            async with aclosing(self._generate(call, plan, passages, best_score, done)) as pieces:
+                async for piece in pieces:
+                    if isinstance(piece, Finished):
+                        done.answer, done.reason = piece.answer, piece.reason
+                        done.usage = piece.usage
+                    else:
+                        said = True
+                        yield Delta(piece.text)
+        except GeneratorFailure as failure:
+            request = call.request
+            if request.on_generator_failure == "error" or (request.stream and said):
+                raise
+            logger.warning(str(failure), extra={"request_id": call.request_id})
+            done.degraded.append(_note("generator", failure))
+        done.timings_ms["generate"] = (time.monotonic() - began) * 1e3
+
+    async def _retrieve(
+        self, call: Call, plan: TimePlan, done: Done
+    ) -> tuple[list[Passage], float | None]:
+        """The passages above the request's floor, and the probability that the best of them is
+        relevant, where scores are probabilities; writes down where the time went.
+        """
         query = call.request.to_query()
         self._searcher.validate(query)
         if call.request.rerank:
@@ -186,11 +222,14 @@ class Engine:
         done.timings_ms["queue"] = max(0.0, elapsed_ms - sum(busy.values()))
         rankings = [one.searched.passages for one in found]
         passages = merged(rankings, query.top_k, min_score=call.request.min_score)
+        best_score = None
+        if len(found) == 1 and self._searcher.has_probabilities(query):
+            best_score = max((passage.score for passage in passages), default=None)
         if call.request.rerank and self._reranking is not None:
             rewritten = call.request.query_expansion == "rewrite"
             asked = queries[0].text if rewritten else query.text
-            passages = await self._rerank(call, asked, passages, self._reranking, done)
-        return passages[: call.request.top_k]
+            passages = await self._rerank(call, plan, asked, passages, self._reranking, done)
+        return passages[: call.request.top_k], best_score
 
     def _deeper(self, query: Query) -> Query:
         """`query` with as many passages as are reranked, however few of them are wanted."""
@@ -202,17 +241,28 @@ class Engine:
         return replace(query, top_k=max(query.top_k, depth))
 
     async def _rerank(
-        self, call: Call, query: str, passages: list[Passage], reranking: Reranking, done: Done
+        self,
+        call: Call,
+        plan: TimePlan,
+        query: str,
+        passages: list[Passage],
+        reranking: Reranking,
+        done: Done,
     ) -> list[Passage]:
         """The reranker's order, or the order as it is where there is none: `degraded` says why."""
         began = time.monotonic()
-        try:
-            passages = await reranking.rerank(
-                query, passages, deadline=call.deadline, answers=call.request.mode == "answer"
+        left_s = plan.retrieved_by - began
+        if left_s <= reranking.usual_s:
+            done.degraded.append(
+                f"rerank: skipped: {max(0.0, left_s) * 1e3:.0f} ms were left for it before the"
+                f" answer's own time, and it takes about {reranking.usual_s * 1e3:.0f} ms"
             )
+            return passages
+        try:
+            passages = await reranking.rerank(query, passages, until=plan.retrieved_by)
         except RequestError as failure:
             logger.warning(str(failure), extra={"request_id": call.request_id})
-            done.degraded.append(f"rerank: {one_line(str(failure))}")
+            done.degraded.append(_note("rerank", failure))
         done.timings_ms["rerank"] = (time.monotonic() - began) * 1e3
         return passages
 
@@ -247,16 +297,36 @@ class Engine:
         return _OneFound(encoding.run_ms, searched)
 
     async def _generate(
-        self, call: Call, passages: Sequence[Passage]
+        self,
+        call: Call,
+        plan: TimePlan,
+        passages: Sequence[Passage],
+        best_score: float | None,
+        done: Done,
     ) -> AsyncGenerator[TextDelta | Finished, None]:
-        """The answerer's events; GeneratorTimeout also where the generator keeps no deadline."""
-        options = call.request.generation
+        """The answerer's events; GeneratorTimeout also where the generator keeps no deadline, and
+        where there is no time to ask it.
+        """
+        if not plan.may_generate:
+            raise GeneratorSkipped(
+                "retrieval left no time for an answer, so none was asked for; raise deadline_ms"
+            )
+        most = plan.passages(len(passages))
+        if most < len(passages):
+            done.degraded.append(
+                f"passages: fewer: time was short, the prompt holds {most} of {len(passages)}"
+            )
+        request, options = call.request, call.request.generation
         stream = self._answerer.stream(
-            call.request.to_query().text,
+            request.to_query().text,
             passages,
-            history=call.request.history(),
+            history=request.history(),
             max_tokens=options.max_tokens,
             temperature=options.temperature,
+            template=request.template,
+            unsupported=request.unsupported,
+            max_passages=most,
+            best_score=best_score,
             deadline=call.deadline,
         )
         async with _closing(stream):
@@ -281,3 +351,9 @@ async def _closing(stream: AsyncIterator[TextDelta | Finished]) -> AsyncIterator
     finally:
         if isinstance(stream, AsyncGenerator):
             await stream.aclose()
+
+
+def _note(stage: str, failure: RequestError) -> str:
+    """`stage: reason: text`, the reason being the failure's type without its stage."""
+    reason = type_name(type(failure)).removeprefix("generator_").removeprefix("reranker_")
+    return f"{stage}: {reason}: {one_line(str(failure))}"

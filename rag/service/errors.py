@@ -38,6 +38,7 @@ STATUS: Mapping[type[errors.RequestError], int] = {
     errors.GeneratorProtocolError: 502,
     errors.NotReady: 503,
     errors.GeneratorTimeout: 504,
+    errors.GeneratorSkipped: 504,
     errors.RerankerTimeout: 504,
     errors.DeadlineExceeded: 504,
     errors.OutOfMemory: 507,

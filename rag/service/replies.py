@@ -46,14 +46,14 @@ def passages_json(passages: Sequence[Passage]) -> list[dict[str, Any]]:
 
 
 def answer_json(answer: Answer | None) -> dict[str, Any]:
-    """The fields `answer` and `citations`; null and none where no answer was made."""
+    """The fields `answer`, `citations` and `abstained`; null and none where no answer was made."""
     if answer is None:
-        return {"answer": None, "citations": []}
+        return {"answer": None, "citations": [], "abstained": False}
     citations = [
         {"start": c.start, "end": c.end, "passages": list(c.passages), "supported": c.supported}
         for c in answer.citations
     ]
-    return {"answer": answer.text, "citations": citations}
+    return {"answer": answer.text, "citations": citations, "abstained": answer.abstained}
 
 
 def timings_json(timings_ms: Mapping[str, float]) -> dict[str, float]:
@@ -98,12 +98,15 @@ class PassageModel(_Reply):
 
 
 class CitationModel(_Reply):
-    """A sentence, `answer[start:end]`, and the ranks of the passages it names."""
+    """A sentence, `answer[start:end]`, and the ranks of the passages it names, maybe none."""
 
     start: int
     end: int
     passages: list[int]
-    supported: bool | None = Field(description="Whether they bear it out; null: not checked")
+    supported: bool | None = Field(
+        description="Whether they bear it out, or where it names none, whether any passage does;"
+        " null: there was nothing to check"
+    )
 
 
 class TimingsModel(_Reply):
@@ -123,11 +126,14 @@ class InvocationReply(_Reply):
 
     answer: str | None = Field(None, description="Null when `degraded` says why")
     citations: list[CitationModel] = []
+    abstained: bool = Field(False, description="Whether the answer is that there is none")
     passages: list[PassageModel]
     index_version: str
     generator: str | None = Field(description="Who wrote the answer; null: nobody was asked")
     queries: list[str] = Field([], description="What was searched, if not just the query")
-    degraded: list[str] = Field(description="What failed without failing the request")
+    degraded: list[str] = Field(
+        description="What was left out without failing the request, as `stage: reason: text`"
+    )
     timings_ms: TimingsModel
     request_id: str
 
@@ -154,6 +160,7 @@ class DoneFrame(_Reply):
     type: Literal["done"]
     answer: str | None = None
     citations: list[CitationModel] = []
+    abstained: bool = Field(False, description="Whether the answer is that there is none")
     index_version: str
     generator: str | None
     queries: list[str] = []

@@ -12,10 +12,7 @@ from rag.retrieval.merging import RERANK_DEPTH, reordered
 from rag.service.batching import Batcher
 from rag.types import Float32, Passage
 
-SHARE = 0.5
-"""Of the time left, where an answer is to follow."""
-MARGIN_S = 0.05
-"""Left to send the fused order, where reranking is the last stage."""
+_RECENT = 0.2  # weight of the last duration in the usual one
 
 
 class _Job(NamedTuple):
@@ -40,6 +37,8 @@ class Reranking:
         stalled_after_s: float = 120.0,
     ) -> None:
         self.depth = depth
+        self.usual_s = 0.0
+        """How long reranking one request has taken lately, in seconds; 0 before the first."""
         self._reranker = reranker
         self._batcher: Batcher[_Job, Float32] = Batcher(
             self._run,
@@ -56,21 +55,21 @@ class Reranking:
         return self._batcher.healthy
 
     async def rerank(
-        self, query: str, passages: Sequence[Passage], *, deadline: float, answers: bool
+        self, query: str, passages: Sequence[Passage], *, until: float
     ) -> list[Passage]:
         """All of `passages`, the first `depth` reordered (see rag/retrieval/merging.py).
 
-        `deadline` is the request's, a `time.monotonic()` moment; `answers` says that an answer has
-        to be made before it, too.
-        Raises a RequestError where there is no time, no room in the queue, or no score.
+        `until` is a `time.monotonic()` moment. Raises a RequestError where there is no time, no
+        room in the queue, or no score.
         """
         candidates = list(passages[: self.depth])
         if not candidates:
             return list(passages)
-        left = deadline - time.monotonic()
-        until = deadline - (left * (1 - SHARE) if answers else min(MARGIN_S, left / 2))
+        began = time.monotonic()
         texts = [passage.chunk.indexed_text for passage in candidates]
         scores = await self._batcher.submit(_Job(query, texts, until), deadline=until)
+        took_s = time.monotonic() - began
+        self.usual_s += (took_s - self.usual_s) * (_RECENT if self.usual_s else 1.0)
         return reordered(passages, scores)
 
     async def close(self) -> bool:

@@ -93,6 +93,14 @@ class InvocationRequest(_Strict):
         None, allow_inf_nan=False,
         description="Leave out passages with a score below this, before they are reranked",
     )  # fmt: skip
+    template: str | None = Field(
+        None, description="Prompt template, one of those that the service lets requests choose"
+    )
+    unsupported: Literal["flag", "drop"] | None = Field(
+        None,
+        description="Sentences that the passages do not bear out: told by `supported`, or left out"
+        " of the answer; null: the service's setting",
+    )
     stream: bool = Field(False, description="Send frames as they are made")
     generation: GenerationOptions = GenerationOptions()  # type: ignore[call-arg]
     deadline_ms: int | None = Field(

@@ -24,7 +24,8 @@ from langchain_core.outputs import ChatGenerationChunk
 from langchain_core.runnables import ConfigurableField, RunnableLambda, RunnablePassthrough
 from langchain_tests.integration_tests import RetrieversIntegrationTests
 
-from rag.answering.answer import Answerer, Finished
+from rag.answering.answer import Answerer
+from rag.answering.support import Finished, Support
 from rag.errors import (
     BundleMissing,
     ConfigurationError,
@@ -105,7 +106,7 @@ def _engine(opened: Opened) -> Engine:
     return Engine(
         opened.retriever.searcher,
         stage,
-        Answerer(generator, terms=terms),
+        Answerer(generator, support=Support(terms)),
         version=opened.bundle.manifest.version,
         generator=generator,
         queue_max_items=256,
@@ -445,7 +446,7 @@ def test_a_chat_model_answers_through_the_answerer(opened: Opened) -> None:
     passages = opened.retriever.search([Query(QUESTION, top_k=3)])[0].passages
     sentence = passages[0].chunk.text.split(". ")[0].replace("\n", " ") + "."
     model = FakeListChatModel(responses=[f"{sentence} [1]"])
-    answerer = Answerer(LangChainGenerator(model), terms=opened.bundle.analyzer.terms)
+    answerer = Answerer(LangChainGenerator(model), support=Support(opened.bundle.analyzer.terms))
 
     async def ask() -> list[Any]:
         stream = answerer.stream(QUESTION, passages, deadline=time.monotonic() + 60)

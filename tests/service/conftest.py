@@ -11,7 +11,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from indexer.build import BuildOptions, build
 from indexer.source import Source
 from rag.answering.answer import Answerer
 from rag.answering.expansion_prompts import PROMPTS
+from rag.answering.support import Support
 from rag.models.extractive import ExtractiveGenerator
 from rag.models.openai_generator import OpenAIGenerator
 from rag.retrieval.opening import Opened, open_retriever
@@ -171,6 +172,8 @@ def launch(opened: Opened) -> Callable[..., contextlib.AbstractContextManager[Ru
         tracing: Tracing | None = None,
         logged: Logged = "failures",
         opened: Opened = opened,
+        reserve_s: float = 2.0,
+        answering: Mapping[str, Any] | None = None,
     ) -> Iterator[Running]:
         metrics = Metrics()
 
@@ -199,12 +202,13 @@ def launch(opened: Opened) -> Callable[..., contextlib.AbstractContextManager[Ru
         engine = Engine(
             opened.retriever.searcher,
             stage,
-            Answerer(generator, terms=terms),
+            Answerer(generator, support=Support(terms, embedder), **(answering or {})),
             version=opened.bundle.manifest.version,
             generator=generator,
             queue_max_items=queue_max_items,
             expander=expander,
             reranking=reranking,
+            reserve_s=reserve_s,
             stalled_after_s=stalled_after_s,
             observe_search=metrics.searched,
             observe_done=done,

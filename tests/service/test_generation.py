@@ -51,7 +51,8 @@ def test_item_19_a_failing_generator_leaves_the_passages(
         assert reply["citations"] == []
         assert reply["passages"]
         assert len(reply["degraded"]) == 1
-        assert reply["degraded"][0].startswith("generator: ")
+        reason = kind.removeprefix("generator_")
+        assert reply["degraded"][0].startswith(f"generator: {reason}: ")
         failed = running.ask(deadline_ms=1000, on_generator_failure="error")
         assert failed.status_code == status
         assert failed.json()["error"]["type"] == kind

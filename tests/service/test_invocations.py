@@ -37,7 +37,7 @@ def test_a_question_alone_gives_an_answer_with_its_sources(server: Any, opened: 
     reply = response.json()
     InvocationReply.model_validate(reply)
     assert list(reply) == [
-        "answer", "citations", "passages", "index_version", "generator", "degraded",
+        "answer", "citations", "abstained", "passages", "index_version", "generator", "degraded",
         "timings_ms", "request_id",
     ]  # fmt: skip
     assert "ten seconds" in reply["answer"]

@@ -3,15 +3,17 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import AsyncIterator, Sequence
+from typing import Any
 
 import anyio
 import pytest
 
-from rag.answering.answer import Answerer, Finished, TextDelta
+from rag.answering.answer import Answerer, Finished, TextDelta, Usage
+from rag.answering.support import Support
 from rag.errors import GeneratorUnavailable, InvalidRequest
 from rag.models.abstention import ABSTENTIONS, is_abstention, question_language
 from rag.models.extractive import ExtractiveGenerator
-from rag.models.generator import Delta, Prompt
+from rag.models.generator import Delta, Finish, Prompt
 from rag.types import Chunk, Passage
 
 
@@ -59,7 +61,7 @@ def deadline() -> float:
 
 def run(generator: object, query: str, passages: Sequence[Passage]) -> tuple[str, Finished]:
     async def collect() -> tuple[str, Finished]:
-        answerer = Answerer(generator, terms=words)  # type: ignore[arg-type]
+        answerer = Answerer(generator, support=Support(words))  # type: ignore[arg-type]
         events = [e async for e in answerer.stream(query, passages, deadline=deadline())]
         assert [type(e) for e in events[:-1]] == [TextDelta] * (len(events) - 1)
         last = events[-1]
@@ -123,7 +125,9 @@ def test_a_failure_passes_through_and_the_generator_is_closed() -> None:
     generator = Scripted(["The pump ", GeneratorUnavailable("gone")])
 
     async def ask() -> None:
-        await Answerer(generator, terms=words).answer("When?", PASSAGES, deadline=deadline())
+        await Answerer(generator, support=Support(words)).answer(
+            "When?", PASSAGES, deadline=deadline()
+        )
 
     with pytest.raises(GeneratorUnavailable):
         anyio.run(ask)
@@ -134,7 +138,9 @@ def test_closing_the_answer_closes_the_generator_at_once() -> None:
     generator = Scripted(["one "] * 100)
 
     async def ask() -> int:
-        events = Answerer(generator, terms=words).stream("When?", PASSAGES, deadline=deadline())
+        events = Answerer(generator, support=Support(words)).stream(
+            "When?", PASSAGES, deadline=deadline()
+        )
         async for _ in events:
             break
         await events.aclose()  # type: ignore[attr-defined]
@@ -145,7 +151,7 @@ def test_closing_the_answer_closes_the_generator_at_once() -> None:
 
 def test_an_unknown_template_is_refused_at_once() -> None:
     with pytest.raises(InvalidRequest, match="nope"):
-        Answerer(Scripted([]), terms=words, template="nope")
+        Answerer(Scripted([]), support=Support(words), template="nope")
 
 
 @pytest.mark.parametrize(
@@ -168,3 +174,104 @@ def test_the_language_of_a_question(question: str, language: str) -> None:
 def test_only_the_agreed_sentences_are_abstentions() -> None:
     assert all(is_abstention(sentence) for sentence in ABSTENTIONS.values())
     assert not is_abstention("")
+
+
+PIECES = ["The pump ", "stops at 40 °C. [1] It explodes", " at 99 °C. [1]\n\nBananas are yellow. "]
+PIECES += ["It restarts by itself after ten minutes."]
+
+
+@pytest.mark.parametrize("cuts", [1, 5, 1000])
+def test_unsupported_sentences_are_told_or_left_out(cuts: int) -> None:
+    whole = "".join(PIECES)
+    pieces = [whole[i : i + cuts] for i in range(0, len(whole), cuts)]
+
+    async def ask(unsupported: Any) -> tuple[str, Finished]:
+        answerer = Answerer(Scripted(pieces), support=Support(words), unsupported=unsupported)
+        events = [e async for e in answerer.stream("When?", PASSAGES, deadline=deadline())]
+        last = events[-1]
+        assert isinstance(last, Finished)
+        return "".join(e.text for e in events[:-1] if isinstance(e, TextDelta)), last
+
+    text, finished = anyio.run(ask, "flag")
+    assert text == finished.answer.text == whole
+    said = [(c.passages, c.supported) for c in finished.answer.citations]
+    assert said == [((1,), True), ((1,), False), ((), False), ((), True)]
+    text, finished = anyio.run(ask, "drop")
+    assert text == finished.answer.text
+    assert text == "The pump stops at 40 °C. [1] It restarts by itself after ten minutes."
+    spans = [text[c.start : c.end] for c in finished.answer.citations]
+    assert spans == ["The pump stops at 40 °C.", "It restarts by itself after ten minutes."]
+    assert all(c.supported for c in finished.answer.citations)
+    assert finished.dropped == 2
+
+
+def test_where_all_is_dropped_the_answer_is_that_there_is_none() -> None:
+    async def ask(pieces: list[str]) -> Finished:
+        answerer = Answerer(Scripted(pieces), support=Support(words), unsupported="drop")
+        events = [e async for e in answerer.stream("언제?", PASSAGES, deadline=deadline())]
+        assert isinstance(events[-1], Finished)
+        return events[-1]
+
+    for pieces in (["바나나는 노랗다. [2]"], [ABSTENTIONS["ko"]]):
+        answer = anyio.run(ask, pieces).answer
+        assert answer.text == ABSTENTIONS["ko"]
+        assert answer.abstained
+        assert answer.citations == ()
+
+
+@pytest.mark.parametrize(("score", "asked"), [(0.19, 0), (0.2, 1), (None, 1)])
+def test_it_abstains_below_the_score_and_asks_nobody(score: float | None, asked: int) -> None:
+    generator = Scripted(["The pump stops at 40 °C. [1]"])
+
+    async def ask() -> Finished:
+        answerer = Answerer(generator, support=Support(words), abstain_below=0.2)
+        stream = answerer.stream("펌프는?", PASSAGES, best_score=score, deadline=deadline())
+        events = [e async for e in stream]
+        assert isinstance(events[-1], Finished)
+        return events[-1]
+
+    finished = anyio.run(ask)
+    assert len(generator.prompts) == asked
+    assert finished.answer.abstained is (asked == 0)
+    if not asked:
+        assert finished.answer.text == ABSTENTIONS["ko"]
+
+
+def test_requests_choose_among_the_templates_that_they_may() -> None:
+    generator = Scripted(["a"])
+    answerer = Answerer(generator, support=Support(words), allowed=["brief"])
+
+    async def ask(template: str | None) -> None:
+        stream = answerer.stream("When?", PASSAGES, template=template, deadline=deadline())
+        async for _ in stream:
+            pass
+
+    anyio.run(ask, "brief")
+    anyio.run(ask, "default")
+    assert "one or two short sentences" in generator.prompts[0].messages[0].content
+    assert "one or two short sentences" not in generator.prompts[1].messages[0].content
+    for name in ("detailed", "{{ 7 * 7 }}", "../secret"):
+        with pytest.raises(InvalidRequest, match=r"cannot be chosen here; there are: brief, def"):
+            anyio.run(ask, name)
+
+
+def test_fewer_passages_and_the_count_of_tokens() -> None:
+    class Counted(Scripted):
+        async def stream(self, prompt: Prompt, *, deadline: float) -> AsyncIterator[Delta]:
+            yield Delta("one two")
+            yield Delta("", Finish("length", 70, None))
+
+    async def ask(generator: Any, **options: Any) -> Finished:
+        answerer = Answerer(generator, support=Support(words), **options)
+        stream = answerer.stream("When?", PASSAGES, max_passages=1, deadline=deadline())
+        events = [e async for e in stream]
+        assert isinstance(events[-1], Finished)
+        return events[-1]
+
+    finished = anyio.run(lambda: ask(Counted([]), count_tokens=lambda text: len(text.split())))
+    assert [p.rank for p in finished.used] == [1]
+    assert finished.reason == "length"
+    assert finished.usage == Usage(70, 2, estimated=False)
+    assert anyio.run(lambda: ask(Counted([]))).usage.estimated
+    own = anyio.run(lambda: ask(Scripted(["one"]), count_tokens=lambda text: 1))
+    assert own.usage == Usage(2, 1, estimated=False)

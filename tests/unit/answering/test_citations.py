@@ -6,8 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rag.answering.citations import CitationParser, check_support, parse_citations
-from rag.types import Chunk, Citation, Passage
+from rag.answering.citations import CitationParser, parse_citations
 
 
 def clean(answer: str, ranks: int = 3, *, step: int = 10_000) -> tuple[str, list[int]]:
@@ -108,32 +107,12 @@ def test_spans_are_inside_disjoint_and_ordered(answer: str) -> None:
         before = citation.end
 
 
-def words(text: str) -> list[str]:
-    return [w.lower() for w in re.findall(r"[^\W_]+", text)]
-
-
-def passage(rank: int, text: str, context: str = "") -> Passage:
-    return Passage(
-        rank, f"{rank:032x}", Chunk("d", "u", "t", text, 0, len(text), context=context), 1
-    )
-
-
-def test_support_needs_the_terms_and_every_number() -> None:
-    passages = [
-        passage(1, "The pump stops at 40 °C and restarts by itself.", context="Pump P7"),
-        passage(2, "온도가 40도를 넘으면 펌프가 멈춘다."),
-    ]
+def test_sentences_that_cite_nothing_are_found_where_they_claim_something() -> None:
     answer = (
-        "The pump P7 stops at 40 °C. [1] The pump stops at 45 °C. [1] "
-        "Bananas are rich in potassium. [1] 펌프가 멈춘다. [2] 펌프가 멈춘다. [1] ... [1]"
+        "# Reset\n\nTwo steps:\n\n- Hold the button. [1]\n- Wait a minute.\n\n"
+        "```\nreset --now\n```\n\n**Note**\n\nIt is green."
     )
-    checked = check_support(answer, parse_citations(answer, 2), passages, words)
-    assert [c.supported for c in checked] == [True, False, False, True, False, None]
-
-
-def test_support_counts_all_cited_passages_together() -> None:
-    passages = [passage(1, "alpha beta"), passage(2, "gamma delta")]
-    answer = "alpha beta gamma delta"
-    one, both = Citation(0, len(answer), (1,)), Citation(0, len(answer), (1, 2))
-    checked = check_support(answer, [one, both], passages, words)
-    assert [c.supported for c in checked] == [False, True]
+    found = parse_citations(answer, 1, uncited=True)
+    said = [(answer[c.start : c.end].lstrip("- "), c.passages) for c in found]
+    assert said == [("Hold the button.", (1,)), ("Wait a minute.", ()), ("It is green.", ())]
+    assert [c.passages for c in parse_citations(answer, 1)] == [(1,)]
