@@ -13,6 +13,8 @@ from dataclasses import dataclass
 
 SHARE = 0.6
 """Of a request's whole time, the most that is kept for its answer."""
+FULL_SHARE = 0.75
+"""Of what is kept; with less than this left, fewer passages go into the prompt."""
 LEAST_SHARE = 0.1
 """Of what is kept; with less than this left there is no use in asking a generator."""
 MARGIN_S = 0.05
@@ -39,11 +41,11 @@ class TimePlan:
         return self.deadline - max(self.reserve_s, MARGIN_S)
 
     def passages(self, count: int) -> int:
-        """How many of `count` passages the prompt should hold: all with the reserve untouched,
-        else the same share of them that is left of it, at least one.
+        """How many of `count` passages the prompt should hold: all while most of the reserve is
+        left, else the same share of them that is left of it, at least one.
         """
         left = self.deadline - time.monotonic()
-        if self.reserve_s <= 0 or left >= self.reserve_s:
+        if self.reserve_s <= 0 or left >= FULL_SHARE * self.reserve_s:
             return count
         return min(count, max(1, math.floor(count * left / self.reserve_s)))
 

@@ -277,14 +277,16 @@ def test_the_fake_runtime_speaks_as_the_sdk_expects(aws_runtime: Any) -> None:
     frames = [json.loads(line[6:]) for line in parts.splitlines() if line]
     heard = "".join(frame["choices"][0]["delta"].get("content", "") for frame in frames)
 
-    async def ask() -> str:
-        generator = BedrockGenerator("a.model-v1:0", endpoint_url=aws_runtime.url)
+    async def ask(generator: Generator) -> str:
         pieces = await collect(generator.stream(prompt(QUESTIONS[0]), deadline=soon()))
         await generator.aclose()
         return "".join(pieces)
 
-    assert said == whole == heard == anyio.run(ask)
-    assert len(said) == 24
+    url = aws_runtime.url
+    ours = anyio.run(ask, BedrockGenerator("a.model-v1:0", endpoint_url=url))
+    assert said == whole == ours
+    assert heard == anyio.run(ask, SageMakerGenerator("my-endpoint", endpoint_url=url))
+    assert len(said) == len(heard) == 24
 
 
 def test_whole_replies_say_what_streams_say(aws_runtime: Any) -> None:
