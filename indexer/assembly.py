@@ -26,12 +26,14 @@ _VECTORS_AT_ONCE = 8192
 class Selection:
     """The part of a spool that goes into the bundle.
 
-    `documents` are numbers in the order of document ids; `row_of` int32, by number, is their row,
-    -1 for those that are left out. `order` int64 holds the chunks' numbers in row order.
+    `documents` are numbers in the order of document ids, `by_key` the same in the order of their
+    objects' keys; `row_of` int32, by number, is their row, -1 for those that are left out. `order`
+    int64 holds the chunks' numbers in row order.
     `repeated` are the documents whose id another has.
     """
 
     documents: Sequence[int]
+    by_key: Sequence[int]
     row_of: NDArray[np.int32]
     order: Int64
     repeated: tuple[Failure, ...]
@@ -39,15 +41,22 @@ class Selection:
 
 def select(spool: Spool, wanted: Sequence[int]) -> Selection:
     """Of the documents `wanted`, each id once: of two, the one whose object's key comes first."""
-    named = sorted(
-        (entry.record.doc_id, entry.mark.key, number) for number, entry in entries(spool, wanted)
-    )
+    keys: dict[str, str] = {}  # a corpus has one key for all of its rows
+    named = [
+        (entry.record.doc_id, keys.setdefault(entry.mark.key, entry.mark.key), number)
+        for number, entry in entries(spool, wanted)
+    ]
+    named.sort()
     documents: list[int] = []
     repeated: list[int] = []
     last = None
     for doc_id, _, number in named:
         (repeated if doc_id == last else documents).append(number)
         last = doc_id
+    named.sort(key=lambda line: line[1])
+    kept = set(documents)
+    by_key = list(dict.fromkeys(number for _, _, number in named if number in kept))
+    del named, keys, kept
     row_of = np.full(spool.documents, -1, dtype=np.int32)
     row_of[documents] = np.arange(len(documents), dtype=np.int32)
     positions = np.flatnonzero(row_of[spool.column("documents")] >= 0).astype(np.int64)
@@ -57,7 +66,7 @@ def select(spool: Spool, wanted: Sequence[int]) -> Selection:
         Failure(entry.mark, entry.content, entry.record.doc_id, TWICE, False)
         for _, entry in entries(spool, repeated)
     )
-    return Selection(documents, row_of, order, failures)
+    return Selection(documents, by_key, row_of, order, failures)
 
 
 def entries(spool: Spool, numbers: Sequence[int]) -> Iterator[tuple[int, DocumentEntry]]:

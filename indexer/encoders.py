@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import shutil
+from concurrent.futures import wait
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
-from indexer.exports import prepare_encoder
+from pebble import ProcessPool
+
+from indexer.exports import export_place, prepare_encoder
 from indexer.options import BuildOptions
 from indexer.pipeline.embedding import Encoder
+from indexer.stopping import Stop
+from rag.errors import BuildStopped
 from rag.models.embedder import Embedder
 from rag.models.encoder import EncoderConfig
 from rag.models.load import load_embedder
@@ -31,28 +37,42 @@ class PassageEncoder:
         target: Path,
         config: EncoderConfig,
         options: BuildOptions,
+        stop: Stop,
         before: tuple[Path, dict[str, Any]] | None = None,
     ) -> None:
         self._source, self._target, self._config = source, target, config
-        self._options = options
+        self._options, self._stop = options, stop
         self._before = before
         self.measured: dict[str, Any] = {}
 
     def prepare(self) -> None:
-        """Writes the encoder's folder, unless it is there."""
+        """Writes the encoder's folder, unless it is there. Raises as `prepare_encoder` does, and
+        BuildStopped.
+        """
         if self._target.is_dir():
             return
         if self._before is not None:
             shutil.copytree(self._before[0], self._target)
             self.measured = dict(self._before[1])
             return
-        self.measured = prepare_encoder(
-            self._source,
-            self._target,
-            self._config,
-            safetensors=self._options.safetensors,
-            cache=self._options.encoder_cache,
-        )
+        cache = self._options.encoder_cache
+        arguments: dict[str, Any] = {"safetensors": self._options.safetensors, "cache": cache}
+        if cache is not None and export_place(self._config, cache).is_dir():
+            self.measured = prepare_encoder(self._source, self._target, self._config, **arguments)
+            return
+        # Exporting takes PyTorch, whose gigabyte goes with the process; and it can be killed.
+        with ProcessPool(max_workers=1, context=get_context("spawn")) as pool:
+            future: Any = pool.schedule(
+                prepare_encoder, args=(self._source, self._target, self._config), kwargs=arguments
+            )
+            try:
+                while not future.done():
+                    self._stop.check()
+                    wait([future], timeout=0.2)
+                self.measured = future.result()
+            except BuildStopped:
+                pool.stop()  # type: ignore[no-untyped-call]
+                raise
 
     def load(self) -> Embedder:
         """The embedder, of the prepared folder."""

@@ -28,22 +28,25 @@ def prepare_encoder(
     With `cache`, an export of the same encoder by the same program is copied from there, and a
     new one is kept there, unless that folder can only be read. Raises what `export_encoder` raises.
     """
-    from rag.models.export import export_encoder  # it imports much that an update never needs
+    kept = None if cache is None else export_place(config, cache)
+    if kept is None or not kept.is_dir():
+        from rag.models.export import export_encoder  # it imports much that copying does not need
 
-    if cache is None:
-        return export_encoder(source, target, config=config, safetensors=safetensors)
-    key = canonical([reference(config), __version__])
-    kept = cache / hashlib.sha256(key).hexdigest()[:32]
-    if not kept.is_dir():
-        if not _writable(cache):
+        if kept is None or not _writable(kept.parent):
             return export_encoder(source, target, config=config, safetensors=safetensors)
-        fresh = Path(tempfile.mkdtemp(prefix=".export-", dir=cache))
+        fresh = Path(tempfile.mkdtemp(prefix=".export-", dir=kept.parent))
         measured = export_encoder(source, fresh / "encoder", config=config)
         (fresh / MEASURED).write_text(json.dumps(measured), encoding="utf-8")
         _settle(fresh, kept)
     left_out = None if safetensors else shutil.ignore_patterns("*.safetensors*")
     shutil.copytree(kept / "encoder", target, ignore=left_out)
     return dict(json.loads((kept / MEASURED).read_text(encoding="utf-8")))
+
+
+def export_place(config: EncoderConfig, cache: Path) -> Path:
+    """Where in `cache` the export of an encoder lies, if it is there."""
+    key = canonical([reference(config), __version__])
+    return cache / hashlib.sha256(key).hexdigest()[:32]
 
 
 def _writable(folder: Path) -> bool:

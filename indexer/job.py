@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from itertools import chain
+import heapq
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -144,17 +145,22 @@ class Job:
 
     def _write_state(self, spool: Spool, selection: Selection, counts: NDArray[np.int32]) -> bool:
         """Writes the state; returns whether there is Korean script in the bundle."""
-        failed = (
+        found = False
+
+        def kept() -> Iterator[ObjectState]:
+            nonlocal found
+            for _, e in assembly.entries(spool, selection.by_key):
+                found = found or e.hangul
+                yield ObjectState(*e.mark, e.record.doc_id, e.content, e.hangul, None, True)
+
+        failed = [
             ObjectState(*f.mark, f.doc_id, f.content, False, f.reason, f.lasting)
             for f in self._failures
-        )
-        kept = (
-            ObjectState(*e.mark, e.record.doc_id, e.content, e.hangul, None, True)
-            for _, e in assembly.entries(spool, selection.documents)
-        )
-        rows = sorted(chain(kept, failed), key=lambda row: (row.key, row.doc_id))
+        ]
+        failed.sort(key=lambda row: (row.key, row.doc_id))
+        rows = heapq.merge(kept(), failed, key=lambda row: (row.key, row.doc_id))
         write_state(self._folder, rows, counts)
-        return any(row.hangul for row in rows)
+        return found
 
     def _describe(
         self, selection: Selection, hangul: bool, dense: dict[str, Any], sparse: dict[str, Any]
@@ -250,5 +256,5 @@ class Job:
                 known = (before.encoder_folder, dict(before.manifest.measured["encoder"]))
         return PassageEncoder(
             self._setup.encoder_source, self._folder / ENCODER, self._setup.config,
-            self._options, known,
+            self._options, self._stop, known,
         )  # fmt: skip

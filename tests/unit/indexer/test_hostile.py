@@ -32,7 +32,7 @@ def tree_of_a_million() -> bytes:
         for name in old.namelist():
             data = old.read(name)
             if name == "word/document.xml":
-                data = data.replace(b"<w:body>", b"<w:body>" + b"<w:p/>" * 1_600_000)
+                data = data.replace(b"<w:body>", b"<w:body>" + b"<a/>" * 2_500_000)
             new.writestr(name, data)
     return result.getvalue()
 
@@ -45,13 +45,13 @@ def test_each_hostile_document_costs_its_line(tmp_path: Path, tiny_options: Buil
     (folder / "03-bomb.docx").write_bytes(zip_bomb())
     (folder / "04-tree.docx").write_bytes(tree_of_a_million())
     (folder / "05-deep.json").write_text("[" * 200_000 + "]" * 200_000)
-    options = replace(tiny_options, limits=Limits(memory=256 * MIB, processes=2))
+    options = replace(tiny_options, limits=Limits(memory=128 * MIB, processes=2))
     report = build(Source(str(folder)), tmp_path / "bundle", options)
     assert report.documents == 12
     reasons = {line.doc_id: line.reason for line in report.skipped}
     assert list(reasons) == ["03-bomb.docx", "04-tree.docx", "05-deep.json"]
     assert "unpacks more than" in reasons["03-bomb.docx"]
-    assert "memory" in reasons["04-tree.docx"]
+    assert "memory" in reasons["04-tree.docx"].lower()
     assert "damaged" in reasons["05-deep.json"]
 
 
