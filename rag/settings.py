@@ -47,12 +47,31 @@ class Settings(BaseSettings):
         description="Port to listen on; SAGEMAKER_BIND_TO_PORT wins over it",
     )  # fmt: skip
 
+    device: str = Field(
+        "auto",
+        description="Where encoder and dense leg run: auto (a GPU where there is one that they can"
+        " use), cpu, cuda or cuda:N; a GPU that is named and missing stops the start",
+    )
+    dense_device: str | None = Field(
+        None,
+        description="Where the dense leg runs, if not on RAG_DEVICE; cuda:0,1 is several GPUs",
+    )
+    dense_gpu_search: Literal["auto", "flat", "bundle"] = Field(
+        "auto",
+        description="What a GPU searches: flat scans all vectors as float16, bundle is the bundle's"
+        " own IVF or CAGRA index; auto: flat where it fits",
+    )
+
     encoder_backend: Literal["onnx", "torch"] = Field(
         "onnx", description="What runs the query encoder"
     )
-    encoder_device: str = Field("cpu", description="Device of the encoder: cpu, cuda, cuda:1 …")
     encoder_precision: str = Field(
         "float32", description="Export of the encoder to run, such as float32 or int8"
+    )
+    encoder_speedup: Literal["none", "compile", "graphs", "tensorrt"] = Field(
+        "none",
+        description="compile and graphs (CUDA graphs of small batches) for torch, tensorrt for onnx"
+        " on a GPU",
     )
     encoder_threads: int | None = Field(
         None, ge=1, description="Threads of the encoder; unset: the CPUs this container may use"
@@ -206,9 +225,11 @@ class Settings(BaseSettings):
     queue_max_items: int = Field(
         1_024, ge=1, description="Queries that may wait for one stage; above it 429"
     )
-    batch_max_tokens: int = Field(
-        8_192, ge=1, description="Tokens that the encoder takes in one batch"
-    )
+    batch_max_tokens: int | None = Field(
+        None, ge=1,
+        description="Tokens that the encoder takes in one batch; unset: 8192 on a CPU, as many as"
+        " its memory holds on a GPU",
+    )  # fmt: skip
     query_cache_bytes: int = Field(
         64 * MIB, ge=0, description="Memory for vectors of queries that come again; 0: none is kept"
     )

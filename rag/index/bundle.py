@@ -73,6 +73,15 @@ class Bundle:
         return bundle
 
     @property
+    def dense(self) -> DenseLeg:
+        """The FAISS leg, for callers that place it on a GPU; `search_dense` asks what is set."""
+        return self._dense
+
+    @dense.setter
+    def dense(self, leg: DenseLeg) -> None:
+        self._dense = leg
+
+    @property
     def manifest(self) -> Manifest:
         return self._manifest
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, runtime_checkable
 
 from rag.models.encoder import EncoderConfig
 from rag.types import Float32, Int64
@@ -33,6 +33,17 @@ class Embedder(Protocol):
     def query_tokens(self, texts: Sequence[str]) -> Int64:
         """int64 (n,): what the encoder reads of each text as a query, prompt and all."""
         ...
+
+
+@runtime_checkable
+class Budgeted(Protocol):
+    """An embedder that knows its device and how many padded tokens that takes at once."""
+
+    @property
+    def device(self) -> str: ...
+
+    @property
+    def max_batch_tokens(self) -> int: ...
 
 
 class EncodedQuery(NamedTuple):

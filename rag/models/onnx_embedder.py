@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import logging
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -13,9 +14,12 @@ from rag.errors import ConfigurationError, ModelFailure
 from rag.models.batches import length_batches
 from rag.models.encoder import EncoderConfig
 from rag.models.onnx_session import first_line, open_session
+from rag.models.oom import onnx_out_of_memory, run_halving
 from rag.models.threads import usable_cpus
 from rag.models.tokenizer import Tokenizer
 from rag.types import Float32, Int64
+
+logger = logging.getLogger(__name__)
 
 Precision = Literal["float32", "int8"]
 GRAPHS: dict[str, str] = {"float32": "onnx/model.onnx", "int8": "onnx/model_int8.onnx"}
@@ -29,7 +33,8 @@ class OnnxEmbedder:
 
     A vector does not depend on the texts that it is computed with, to within rounding (1e-6).
     `threads` defaults to the processors that this process may use; `max_batch_tokens` bounds the
-    padded tokens that run at once.
+    padded tokens that run at once. `device` 'cuda' or 'cuda:N' needs onnxruntime-gpu, and TensorRT
+    for `tensorrt`. A batch that runs out of memory is halved; `on_halved` hears of it.
     """
 
     def __init__(
@@ -39,12 +44,18 @@ class OnnxEmbedder:
         precision: Precision = "float32",
         threads: int | None = None,
         max_batch_tokens: int = DEFAULT_BATCH_TOKENS,
+        device: str = "cpu",
+        tensorrt: bool = False,
+        on_halved: Callable[[], None] | None = None,
     ) -> None:
         if precision not in get_args(Precision):
             raise ConfigurationError(f"the precision {precision!r} is not float32 or int8")
         self._config = EncoderConfig.read(folder)
         self._tokenizer = Tokenizer.load(folder)
-        self._session = open_session(folder / GRAPHS[precision], threads or usable_cpus())
+        self._session = open_session(
+            folder / GRAPHS[precision], threads or usable_cpus(), device=device, tensorrt=tensorrt
+        )
+        self._on_halved = on_halved
         self._inputs = {item.name for item in self._session.get_inputs()}
         self._max_batch_tokens = max_batch_tokens
         self._prompt_tokens = {
@@ -82,9 +93,19 @@ class OnnxEmbedder:
         encodings = self._tokenizer.tokenize(prompted, self._config.max_tokens)
         lengths = np.array([len(encoding) for encoding in encodings], dtype=np.int64)
         vectors = np.empty((len(texts), self._config.dimension), dtype=np.float32)
+
+        def run(rows: Sequence[int]) -> Float32:
+            return self._run([encodings[row] for row in rows], self._prompt_tokens[role])
+
         for rows in length_batches(lengths, self._max_batch_tokens, run_tokens=RUN_TOKENS):
-            vectors[rows] = self._run([encodings[row] for row in rows], self._prompt_tokens[role])
+            for done, part in run_halving(run, rows.tolist(), _out_of_memory, self._halved):
+                vectors[done] = part
         return vectors
+
+    def _halved(self, size: int) -> None:
+        logger.warning("out of memory: a batch of %d texts was halved", size)
+        if self._on_halved is not None:
+            self._on_halved()
 
     def _run(self, encodings: Sequence[Encoding], prompt_tokens: int) -> Float32:
         tokens = self._tokenizer.pad(encodings)
@@ -101,3 +122,7 @@ class OnnxEmbedder:
                 f"the encoder {self._config.name} failed: {first_line(error)}"
             ) from error
         return vectors
+
+
+def _out_of_memory(error: BaseException) -> bool:
+    return isinstance(error.__cause__, Exception) and onnx_out_of_memory(error.__cause__)

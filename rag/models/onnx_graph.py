@@ -13,7 +13,7 @@ from typing import Any
 
 from rag.errors import ConfigurationError
 from rag.models.encoder import EncoderConfig
-from rag.models.torch_embedder import model_inputs
+from rag.models.torch_forward import model_inputs
 
 OUTPUTS = ("token_embeddings", "sentence_embedding")
 ONE_FILE_BYTES = 1_900_000_000

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import logging
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, get_args
 
@@ -12,9 +14,13 @@ from rag.errors import ConfigurationError, ModelFailure
 from rag.models import layout
 from rag.models.batches import length_batches
 from rag.models.encoder import EncoderConfig
+from rag.models.oom import run_halving, torch_out_of_memory
 from rag.models.tokenizer import Tokenizer
-from rag.models.torch_loading import Dtype, input_names, load_model
+from rag.models.torch_forward import Speedup, make_forward
+from rag.models.torch_loading import Dtype, load_model
 from rag.types import Float32, Int64
+
+logger = logging.getLogger(__name__)
 
 DEFAULT_BATCH_TOKENS = 32768
 
@@ -24,7 +30,10 @@ class TorchEmbedder:
 
     `device` is 'cpu', 'cuda' or 'cuda:N'; a device that is not there is a ConfigurationError.
     `config` defaults to what the folder says. Vectors come back as float32 of norm 1 whatever
-    `dtype` computes them.
+    `dtype` computes them. A batch that runs out of memory is halved, and later ones are no larger
+    than what went well; `on_halved` hears of it. `speedup` 'compile' is torch.compile, 'graphs'
+    CUDA graphs for small batches (see rag/models/cuda_graphs.py). `max_batch_tokens` bounds the
+    padded tokens of a batch, `halvings` counts batches that were too large.
     """
 
     def __init__(
@@ -35,6 +44,8 @@ class TorchEmbedder:
         device: str = "cpu",
         dtype: Dtype = "float32",
         max_batch_tokens: int = DEFAULT_BATCH_TOKENS,
+        speedup: Speedup = "none",
+        on_halved: Callable[[], None] | None = None,
     ) -> None:
         if dtype not in get_args(Dtype):
             raise ConfigurationError(f"the dtype {dtype!r} is not one of {get_args(Dtype)}")
@@ -42,8 +53,11 @@ class TorchEmbedder:
         layout.require_safetensors(folder)
         self.model = load_sentence_transformer(folder, device, dtype)
         self._tokenizer = tokenizer_of(self.model)
-        self._max_batch_tokens = max_batch_tokens
-        self._inputs = model_inputs(self.model)
+        self.device = device
+        self.max_batch_tokens = max_batch_tokens
+        self.halvings = 0
+        self._on_halved = on_halved
+        self._forward = make_forward(self.model, self._config.dimension, speedup)
 
     @property
     def config(self) -> EncoderConfig:
@@ -63,6 +77,10 @@ class TorchEmbedder:
         counts = self._tokenizer.count([prompt + text for text in texts])
         return np.minimum(counts, self._config.max_tokens)
 
+    def warm(self) -> None:
+        """Captures or compiles what `speedup` says, so that no request waits for it."""
+        self._forward.warm()
+
     def _embed(self, texts: Sequence[str], role: str) -> Float32:
         import torch
 
@@ -72,36 +90,38 @@ class TorchEmbedder:
         )
         lengths = np.array([len(encoding) for encoding in encodings], dtype=np.int64)
         prompt_tokens = self._tokenizer.prompt_tokens(prompt)
+
+        def run(rows: Sequence[int]) -> Any:
+            tokens = self._tokenizer.pad([encodings[row] for row in rows])
+            return self._forward(tokens, prompt_tokens)
+
         vectors = np.empty((len(texts), self._config.dimension), dtype=np.float32)
-        batches = list(length_batches(lengths, self._max_batch_tokens))
+        computed: list[tuple[Sequence[int], Any]] = []
         try:
             with torch.inference_mode():
                 # All batches are queued before the first copy back, which waits for the device.
-                computed = [
-                    self._run([encodings[row] for row in rows], prompt_tokens) for rows in batches
-                ]
+                for rows in length_batches(lengths, self.max_batch_tokens):
+                    longest = int(lengths[rows].max())
+                    halved = partial(self._halved, longest)
+                    computed += run_halving(run, rows.tolist(), torch_out_of_memory, halved)
         except RuntimeError as error:
             reason = str(error).strip().splitlines()[0]
             raise ModelFailure(f"the encoder {self._config.name} failed: {reason}") from error
-        for rows, batch in zip(batches, computed, strict=True):
-            vectors[rows] = batch.cpu().numpy()
+        for done, batch in computed:
+            vectors[done] = batch.cpu().numpy()
         return vectors
 
-    def _run(self, encodings: Sequence[Any], prompt_tokens: int) -> Any:
-        import torch
-
-        tokens = self._tokenizer.pad(encodings)
-        arrays = {
-            "input_ids": tokens.ids,
-            "attention_mask": tokens.mask,
-            "token_type_ids": tokens.type_ids,
-        }
-        features: dict[str, Any] = {
-            name: torch.from_numpy(arrays[name]).to(self.model.device) for name in self._inputs
-        }
-        features["prompt_length"] = prompt_tokens
-        pooled = self.model(features)["sentence_embedding"][:, : self._config.dimension]
-        return torch.nn.functional.normalize(pooled.float(), p=2, dim=-1)
+    def _halved(self, longest: int, size: int) -> None:
+        """Keeps to what the device can hold, from now on."""
+        self.max_batch_tokens = max(longest, min(self.max_batch_tokens, longest * size // 2))
+        self.halvings += 1
+        self._forward.release()
+        logger.warning(
+            "out of memory: a batch of %d texts of %d tokens was halved; batches are of at most"
+            " %d tokens now", size, longest, self.max_batch_tokens,
+        )  # fmt: skip
+        if self._on_halved is not None:
+            self._on_halved()
 
 
 def load_sentence_transformer(folder: Path, device: str = "cpu", dtype: Dtype = "float32") -> Any:
@@ -125,8 +145,3 @@ def tokenizer_of(model: Any) -> Tokenizer:
         pad_id=tokenizer.pad_token_id or 0,
         truncate_left=tokenizer.truncation_side == "left",
     )
-
-
-def model_inputs(model: Any) -> tuple[str, ...]:
-    """What the transformer is given, as `input_names` says."""
-    return input_names(model[0].auto_model.forward, model.tokenizer)

@@ -38,6 +38,7 @@ def load_model(kind: Kind, folder: Path, device: str, dtype: Dtype) -> Any:
             device=device,
             local_files_only=True,
             trust_remote_code=False,
+            # Attention is PyTorch's scaled_dot_product_attention wherever the model has it.
             model_kwargs={"dtype": getattr(torch, dtype), "use_safetensors": True},
         )
     except (OSError, ValueError, KeyError, ImportError, AttributeError, RuntimeError) as error:

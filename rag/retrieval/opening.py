@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+from rag.accelerator import check_versions, read_installed
+from rag.devices import AUTO, CPU, number_of, read_driver, split_devices
 from rag.errors import BundleMixed
 from rag.index.bundle import Bundle, open_bundle
+from rag.index.dense.gpu_plan import Search
 from rag.index.seal import Progress
 from rag.models.embedder import Embedder, EncodedQuery
 from rag.models.golden import check_golden, required_cosine
@@ -16,6 +21,8 @@ from rag.models.load import Backend, load_embedder
 from rag.retrieval.retriever import Retriever
 from rag.retrieval.searcher import Searcher
 from rag.types import Query
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +60,32 @@ def open_retriever(
     return Opened(bundle, embedder, retriever)
 
 
+def place_dense(bundle: Bundle, device: str, search: Search = "auto") -> int:
+    """Moves the bundle's dense leg to `device` ('auto', 'cpu', 'cuda', 'cuda:N', 'cuda:0,1') where
+    it is not the CPU; returns the bytes that it takes there on each.
+
+    Versions of driver, CUDA, PyTorch and FAISS are checked first. Raises ConfigurationError for a
+    GPU that was asked for and cannot be had.
+    """
+    names = split_devices(device)
+    if names == [CPU]:
+        return 0
+    driver = read_driver()
+    if names == [AUTO] and not driver.devices:
+        return 0
+    logger.info(check_versions(driver, read_installed()))
+    from rag.index.dense import gpu
+
+    chosen = [gpu.dense_device(name, driver) for name in names]
+    if chosen == [CPU]:
+        logger.info("the dense leg runs on the CPU: %s", gpu.faiss_lacks())
+        return 0
+    free = gpu.free_memory([number_of(name) or 0 for name in chosen])
+    bundle.dense, plan = gpu.on_gpu(bundle.dense, chosen, free, search=search)
+    logger.info("the dense leg runs on %s: %s", ", ".join(chosen), plan)
+    return plan.bytes_each
+
+
 def load_proven(
     bundle: Bundle,
     *,
@@ -60,13 +93,15 @@ def load_proven(
     device: str = "cpu",
     precision: str = "float32",
     threads: int | None = None,
+    **on_gpu: Any,
 ) -> Embedder:
     """The bundle's query encoder (see `rag.models.load.load_embedder`), which reproduces its golden
     vectors: BundleMismatch if it does not, BundleMixed if it is not the one that was sealed.
     """
     embedder = load_embedder(
-        bundle.encoder_folder, backend=backend, device=device, precision=precision, threads=threads
-    )
+        bundle.encoder_folder, backend=backend, device=device, precision=precision,
+        threads=threads, **on_gpu,
+    )  # fmt: skip
     if embedder.config.digest != bundle.manifest.encoder["digest"]:
         raise BundleMixed(
             f"{bundle.encoder_folder} holds another encoder than the one that the manifest names;"

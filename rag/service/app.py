@@ -17,15 +17,16 @@ from functools import partial
 from rag.answering.answer import Answerer
 from rag.answering.support import Support
 from rag.answering.templates import load_templates
+from rag.devices import CPU
 from rag.errors import RagError
 from rag.index.bundle import Bundle, open_bundle
-from rag.models.embedder import Embedder
+from rag.models.embedder import Budgeted, Embedder
 from rag.models.generator import Generator
 from rag.models.load_generator import GeneratorSpec, load_generator, read_options
 from rag.models.load_reranker import RerankerSpec, load_reranker
 from rag.models.token_counting import load_token_counter
 from rag.retrieval.calibration import ANSWERABLE
-from rag.retrieval.opening import load_proven, warm
+from rag.retrieval.opening import load_proven, place_dense, warm
 from rag.retrieval.searcher import Searcher
 from rag.service.access import Access
 from rag.service.encoding import EncoderPool, EncoderStage
@@ -43,6 +44,7 @@ from rag.settings import Settings
 
 logger = logging.getLogger(__name__)
 
+CPU_BATCH_TOKENS = 8_192
 LINGER_S = 1
 """For an answer's thread to end once nobody waits for it."""
 
@@ -75,7 +77,7 @@ def make_encoders(settings: Settings, metrics: Metrics) -> EncoderPool:
         return EncoderStage(
             embedder,
             cache=cache,
-            batch_max_tokens=settings.batch_max_tokens,
+            batch_max_tokens=settings.batch_max_tokens or _batch_tokens(embedder),
             max_waiting=settings.queue_max_items,
             stalled_after_s=settings.batch_stalled_after_s,
             observe=metrics.encoded,
@@ -86,6 +88,13 @@ def make_encoders(settings: Settings, metrics: Metrics) -> EncoderPool:
     return EncoderPool(start, cache)
 
 
+def _batch_tokens(embedder: Embedder) -> int:
+    """What the encoder's device takes at once; on a CPU more would only make callers wait."""
+    if isinstance(embedder, Budgeted) and embedder.device != CPU:
+        return embedder.max_batch_tokens
+    return CPU_BATCH_TOKENS
+
+
 def load_engine(
     settings: Settings, metrics: Metrics, encoders: EncoderPool, tracing: Tracing
 ) -> Engine:
@@ -94,6 +103,9 @@ def load_engine(
     Blocks for seconds. Raises BundleError, StorageError, ConfigurationError.
     """
     bundle = open_bundle(settings.bundle, cache_dir=settings.cache_dir)
+    reserved = place_dense(
+        bundle, settings.dense_device or settings.device, settings.dense_gpu_search
+    )
     searcher = Searcher(bundle)
     warm(searcher, bundle.manifest.dense["dimension"])
     reranking = _reranking(settings)
@@ -101,9 +113,12 @@ def load_engine(
         load_proven,
         bundle,
         backend=settings.encoder_backend,
-        device=settings.encoder_device,
+        device=settings.device,
         precision=settings.encoder_precision,
         threads=settings.encoder_threads,
+        speedup=settings.encoder_speedup,
+        reserved_bytes=reserved,
+        on_halved=metrics.halved,
     )
     encoder = encoders.take(bundle.manifest.encoder["digest"], load)
     generator = _generator(settings, bundle, encoder.embedder, metrics)

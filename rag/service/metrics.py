@@ -63,6 +63,9 @@ class Metrics:
             "rag_breaker_opened", "Times that an endpoint's circuit opened",
             ["endpoint"], registry=to,
         )  # fmt: skip
+        self._halved = Counter(
+            "rag_batches_halved", "Batches of the encoder that ran out of memory", registry=to
+        )
         self._index = Info("rag_index", "The bundle that is served", registry=to)
 
     def watch(self, service: Service) -> None:
@@ -99,6 +102,9 @@ class Metrics:
         waits = self._wait_seconds.labels(stage)
         for wait_s in stats.waits_s:
             waits.observe(wait_s)
+
+    def halved(self) -> None:
+        self._halved.inc()
 
     def done(self, done: Done) -> None:
         for stage, milliseconds in done.timings_ms.items():

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import faiss
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from rag.errors import ModelFailure
-from rag.index.dense import DenseLeg, build_dense
+from rag.index.dense import DenseLeg, build_dense, gpu
+from rag.index.dense.factory import METRIC, QUANTIZERS
+from rag.index.dense.gpu_search import GpuScan
 from rag.index.sparse import SparseLeg, build_sparse
 from rag.types import NO_ROW, Hits, RowMask
 
@@ -102,12 +105,43 @@ def dense_case(folder: Path, **options: Any) -> Case:
     return Case(leg, queries, truth.astype(np.float32), exact=options["kind"] == "flat")
 
 
+def gpu_case(folder: Path, search: str, **options: Any) -> Case:
+    """The same leg on the first GPU."""
+    case = dense_case(folder, **options)
+    if lacking := gpu.faiss_lacks():
+        pytest.skip(lacking)
+    leg, plan = gpu.on_gpu(case.leg, ["cuda:0"], gpu.free_memory([0]), search=search)  # type: ignore[arg-type]
+    assert plan.search == search
+    return replace(case, leg=leg, exact=search == "flat")
+
+
+def scan_case(folder: Path, devices: int, *, sharded: bool) -> Case:
+    """What a GPU's float16 scan does, with FAISS's float16 index on the CPU in its place."""
+    case = dense_case(folder, kind="flat")
+
+    def half(_: int, dimension: int) -> Any:
+        return faiss.IndexScalarQuantizer(dimension, QUANTIZERS["float16"], METRIC)
+
+    filled = gpu.fill(case.leg, range(devices), half, sharded=sharded)
+    return replace(case, leg=case.leg.with_nominator(GpuScan(filled.index, keep=filled)))
+
+
+GPU: dict[str, tuple[str, dict[str, Any]]] = {
+    "cuda flat": ("flat", DENSE["flat"]),
+    "cuda flat of hnsw int8": ("flat", DENSE["hnsw int8"]),
+    "cuda ivf": ("bundle", DENSE["ivf"]),
+    "cuda ivf int8": ("bundle", {**DENSE["ivf int8"], "nprobe": 6}),
+}
 CASES = {
     "bm25s": lambda folder: sparse_case(folder),
     "bm25s/bm25+": lambda folder: sparse_case(folder, method="bm25+", delta=1.0),
     "bm25s/robertson": lambda folder: sparse_case(folder, method="robertson"),
     "rank-bm25": lambda folder: sparse_case(folder, engine="rank-bm25"),
     **{name: partial(dense_case, **options) for name, options in DENSE.items()},
+    "scan": partial(scan_case, devices=1, sharded=False),
+    "scan of two shards": partial(scan_case, devices=2, sharded=True),
+    "scan of two copies": partial(scan_case, devices=2, sharded=False),
+    **{name: partial(gpu_case, search=how, **options) for name, (how, options) in GPU.items()},
 }
 
 

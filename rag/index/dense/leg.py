@@ -26,7 +26,6 @@ from rag.index.dense.stored import (
     FlatStored,
     ListStored,
     Stored,
-    make_selector,
     nominate_exactly,
     score,
 )
@@ -43,12 +42,20 @@ class DenseLeg:
 
     FAISS runs each search on OpenMP threads, a pool for every calling thread. `threads` bounds it
     for this leg (FAISS keeps that number by calling thread, so it is set before each search);
-    None leaves what the caller has set with faiss.omp_set_num_threads or OMP_NUM_THREADS.
+    None leaves what the caller has set with faiss.omp_set_num_threads or OMP_NUM_THREADS. `index`
+    is FAISS's own, `spec` what it is.
     """
 
     def __init__(
-        self, stored: Stored, nominator: Nominator | None, *, spec: Spec, threads: int | None
+        self,
+        index: Any,
+        stored: Stored,
+        nominator: Nominator | None,
+        *,
+        spec: Spec,
+        threads: int | None,
     ) -> None:
+        self.index = index
         self.spec = spec
         self._stored = stored
         self._nominator = nominator
@@ -82,9 +89,12 @@ class DenseLeg:
                     f"{folder / REFINEMENT} has {refinement.ntotal} vectors, {FILE.name} has"
                     f" {index.ntotal}; build the bundle again"
                 )
-        return cls(
-            _stored(index, refinement), make_nominator(index, spec), spec=spec, threads=threads
-        )
+        stored, nominator = _stored(index, refinement), make_nominator(index, spec)
+        return cls(index, stored, nominator, spec=spec, threads=threads)
+
+    def with_nominator(self, nominator: Nominator) -> DenseLeg:
+        """The same vectors, found in another way."""
+        return DenseLeg(self.index, self._stored, nominator, spec=self.spec, threads=self._threads)
 
     @property
     def rows(self) -> int:
@@ -133,16 +143,13 @@ class DenseLeg:
         self, queries: Float32, depth: int, selected: int, allowed: RowMask | None
     ) -> list[Int64]:
         """Exactly where that is wanted, and for a query where the index finds too few."""
-        selector = None if allowed is None else make_selector(allowed)
         if self._nominator is None or selected < EXACT_BELOW * self.rows:
-            return nominate_exactly(self._stored, queries, depth, allowed, selector)
-        found = self._nominator.nominate(queries, depth, selected, selector)
-        nominees = [rows[rows >= 0] for rows in found]
+            return nominate_exactly(self._stored, queries, depth, allowed)
+        nominees = self._nominator.nominate(queries, depth, selected, allowed)
         for i, rows in enumerate(nominees):
             if len(rows) < depth:
-                nominees[i : i + 1] = nominate_exactly(
-                    self._stored, queries[i : i + 1], depth, allowed, selector
-                )
+                one = queries[i : i + 1]
+                nominees[i : i + 1] = nominate_exactly(self._stored, one, depth, allowed)
         return nominees
 
 

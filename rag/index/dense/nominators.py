@@ -10,14 +10,16 @@ from typing import Any, Protocol
 
 from rag.index.dense.factory import faiss
 from rag.index.dense.spec import Spec
-from rag.index.dense.stored import SPARE
-from rag.types import Float32, Int64
+from rag.index.dense.stored import SPARE, make_selector
+from rag.types import Float32, Int64, RowMask
 
 
 class Nominator(Protocol):
-    def nominate(self, queries: Float32, depth: int, selected: int, selector: Any) -> Int64:
-        """Rows (n, at least depth) among the `selected` ones that `selector` admits, in no order,
-        -1 where too few were found.
+    def nominate(
+        self, queries: Float32, depth: int, selected: int, allowed: RowMask | None
+    ) -> list[Int64]:
+        """For each query, rows in no order, of the `selected` ones that `allowed` admits; fewer
+        than `depth` where too few were found.
         """
         ...
 
@@ -38,12 +40,13 @@ class Graph:
         self._index = index
         self._ef_search = ef_search
 
-    def nominate(self, queries: Float32, depth: int, selected: int, selector: Any) -> Int64:
+    def nominate(
+        self, queries: Float32, depth: int, selected: int, allowed: RowMask | None
+    ) -> list[Int64]:
         width = max(self._ef_search, depth + SPARE)
-        parameters = faiss.SearchParametersHNSW(efSearch=width, sel=selector)
+        parameters = faiss.SearchParametersHNSW(efSearch=width, sel=make_selector(allowed))
         _, rows = self._index.search(queries, min(width, selected), params=parameters)
-        found: Int64 = rows
-        return found
+        return [line[line >= 0] for line in rows]
 
 
 class Lists:
@@ -54,9 +57,10 @@ class Lists:
         self._nprobe = nprobe
         self._candidates = candidates
 
-    def nominate(self, queries: Float32, depth: int, selected: int, selector: Any) -> Int64:
+    def nominate(
+        self, queries: Float32, depth: int, selected: int, allowed: RowMask | None
+    ) -> list[Int64]:
         width = max(self._candidates, depth + SPARE)
-        parameters = faiss.SearchParametersIVF(nprobe=self._nprobe, sel=selector)
+        parameters = faiss.SearchParametersIVF(nprobe=self._nprobe, sel=make_selector(allowed))
         _, rows = self._index.search(queries, min(width, selected), params=parameters)
-        found: Int64 = rows
-        return found
+        return [line[line >= 0] for line in rows]

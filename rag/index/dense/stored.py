@@ -105,15 +105,13 @@ def score(stored: Stored, query: Float32, rows: Int64) -> Float32:
 
 
 def nominate_exactly(
-    stored: Stored, queries: Float32, depth: int, allowed: RowMask | None, selector: Any
+    stored: Stored, queries: Float32, depth: int, allowed: RowMask | None
 ) -> list[Int64]:
-    """For each query, rows that hold all of its best `depth`, ties at the boundary included.
-
-    `selector` is FAISS's form of `allowed`.
-    """
+    """For each query, rows that hold all of its best `depth`, ties at the boundary included."""
     selected = stored.rows if allowed is None else int(np.count_nonzero(allowed))
     if allowed is not None and selected <= FEW:
         return [np.flatnonzero(allowed)] * len(queries)
+    selector = make_selector(allowed)
     wanted = min(depth + SPARE, selected)
     scores, rows = stored.top(queries, wanted, selector)
     if wanted == selected:
@@ -127,8 +125,10 @@ def nominate_exactly(
     return nominees
 
 
-def make_selector(allowed: RowMask) -> Any:
-    """FAISS's form of a mask."""
+def make_selector(allowed: RowMask | None) -> Any:
+    """FAISS's form of a mask; None for all rows."""
+    if allowed is None:
+        return None
     return faiss.IDSelectorBitmap(np.packbits(allowed, bitorder="little"))
 
 

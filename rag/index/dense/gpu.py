@@ -1,0 +1,144 @@
+"""A dense leg's way onto GPUs, through FAISS's own resources, copies and shards."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from rag.devices import Driver, choose_device, number_of
+from rag.errors import ConfigurationError
+from rag.index.dense.factory import METRIC, faiss
+from rag.index.dense.gpu_plan import TEMPORARY_BYTES, Plan, Search, plan_gpu
+from rag.index.dense.gpu_search import GpuIndex, GpuScan, cagra_parameters, ivf_parameters
+from rag.index.dense.leg import DenseLeg
+from rag.index.dense.nominators import Nominator
+
+ROWS_AT_ONCE = 262_144
+
+MakeFlat = Callable[[int, int], Any]
+"""An empty flat index of so many dimensions on device N."""
+
+
+def faiss_lacks() -> str | None:
+    """Why this FAISS cannot use a GPU, or None."""
+    if not hasattr(faiss, "StandardGpuResources"):
+        return (
+            f"this FAISS ({faiss.__version__}) is built without GPU support; install faiss-gpu-cu12"
+            " or faiss-gpu-cuvs in place of faiss-cpu, or set RAG_DENSE_DEVICE=cpu"
+        )
+    if faiss.get_num_gpus() == 0:
+        return "FAISS finds no GPU that it can use; check that the driver supports its CUDA"
+    return None
+
+
+def dense_device(wanted: str, driver: Driver) -> str:
+    """'cpu', 'cuda' or 'cuda:N' for the dense leg; see `rag.devices.choose_device`."""
+    lacking = faiss_lacks() if driver.devices else None
+    return choose_device(wanted, driver, lacking=lacking, what="the dense leg")
+
+
+def on_gpu(
+    leg: DenseLeg, devices: Sequence[str], free_bytes: Sequence[int], *, search: Search = "auto"
+) -> tuple[DenseLeg, Plan]:
+    """`leg`, searched on `devices` ('cuda:0', …) that have so many free bytes, and how.
+
+    The vectors that hits are scored by stay on this machine's disk. Raises ConfigurationError for
+    what does not fit or cannot run there.
+    """
+    spec = leg.spec
+    cagra = isinstance(leg.index, faiss.IndexHNSWCagra) and hasattr(faiss, "GpuIndexCagra")
+    plan = plan_gpu(spec, leg.rows, free_bytes, search=search, cagra=cagra)
+    numbers = [number_of(device) or 0 for device in devices]
+    resources = Resources(numbers)
+    nominator: Nominator
+    if plan.search == "flat":
+        filled = fill(leg, numbers, resources.flat, sharded=plan.sharded)
+        nominator = GpuScan(filled.index, keep=(filled, resources))
+    elif spec.kind == "hnsw":
+        index = resources.cagra(leg.index, numbers[0])
+        parameters = cagra_parameters(spec.numbers["ef_search"])
+        nominator = GpuIndex(index, parameters, 0, keep=resources)
+    else:
+        index = resources.copies(leg.index, numbers, sharded=plan.sharded)
+        parameters = ivf_parameters(spec.numbers["nprobe"])
+        candidates = spec.numbers["candidates"]
+        nominator = GpuIndex(index, parameters, candidates, keep=resources)
+    return leg.with_nominator(nominator), plan
+
+
+class Filled(NamedTuple):
+    """A FAISS index, and the parts of it, of which FAISS holds only the addresses."""
+
+    index: Any
+    parts: list[Any]
+
+
+def fill(leg: DenseLeg, numbers: Sequence[int], make: MakeFlat, *, sharded: bool) -> Filled:
+    """A flat index of all of a leg's vectors: one on each device that holds all, or its part."""
+    rows, parts = leg.rows, [make(number, leg.dimension) for number in numbers]
+    bounds = np.linspace(0, rows, len(parts) + 1).astype(int) if sharded else None
+    for i, part in enumerate(parts):
+        start, end = (0, rows) if bounds is None else (int(bounds[i]), int(bounds[i + 1]))
+        for first in range(start, end, ROWS_AT_ONCE):
+            part.add(leg.vectors(np.arange(first, min(first + ROWS_AT_ONCE, end))))
+    if len(parts) == 1:
+        return Filled(parts[0], parts)
+    # Each part is searched on a thread of its own; row numbers go on from shard to shard.
+    joined = (
+        faiss.IndexShards(leg.dimension, True, True)
+        if sharded
+        else faiss.IndexReplicas(leg.dimension, True)
+    )
+    for part in parts:
+        (joined.add_shard if sharded else joined.add_replica)(part)
+    return Filled(joined, parts)
+
+
+class Resources:
+    """FAISS's scratch memory and streams, one set for each device; lives as long as its indexes."""
+
+    def __init__(self, numbers: Sequence[int]) -> None:
+        self._of = {}
+        for number in numbers:
+            resources = faiss.StandardGpuResources()
+            resources.setTempMemory(TEMPORARY_BYTES // 2)
+            self._of[number] = resources
+
+    def flat(self, number: int, dimension: int) -> Any:
+        config = faiss.GpuIndexFlatConfig()
+        config.device = number
+        config.useFloat16 = True
+        return faiss.GpuIndexFlat(self._of[number], dimension, METRIC, config)
+
+    def copies(self, index: Any, numbers: Sequence[int], *, sharded: bool) -> Any:
+        """An IVF index on every device."""
+        options = faiss.GpuMultipleClonerOptions()
+        options.shard = sharded
+        options.useFloat16 = True
+        options.indicesOptions = faiss.INDICES_64_BIT
+        resources = [self._of[number] for number in numbers]
+        return faiss.index_cpu_to_gpu_multiple_py(resources, index, options, list(numbers))
+
+    def cagra(self, index: Any, number: int) -> Any:
+        """A graph on one device; CAGRA's own search."""
+        config = faiss.GpuIndexCagraConfig()
+        config.device = number
+        copied = faiss.GpuIndexCagra(self._of[number], index.d, METRIC, config)
+        copied.copyFrom(index)
+        return copied
+
+
+def free_memory(numbers: Sequence[int]) -> list[int]:
+    """Bytes that each device has free, as the driver says through PyTorch.
+
+    Raises ConfigurationError where PyTorch is missing.
+    """
+    try:
+        import torch
+    except ImportError:
+        raise ConfigurationError(
+            "planning GPU memory needs torch; pip install 'rag-containers[gpu]'"
+        ) from None
+    return [int(torch.cuda.mem_get_info(number)[0]) for number in numbers]

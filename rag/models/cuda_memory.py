@@ -1,0 +1,36 @@
+"""How much memory batches of an encoder take on its GPU, and the largest that fits."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rag.models.batch_fit import fit_batch_tokens
+from rag.models.torch_embedder import TorchEmbedder
+
+
+def fit_to_device(embedder: TorchEmbedder, *, reserved_bytes: int = 0) -> None:
+    """Sets the embedder's budget to the largest batch beside `reserved_bytes` of its GPU."""
+    import torch
+
+    device = embedder.model.device
+    free, _ = torch.cuda.mem_get_info(device)
+    embedder.max_batch_tokens = fit_batch_tokens(
+        lambda tokens: _peak(embedder, tokens, device), free, reserved_bytes=reserved_bytes
+    )
+    torch.cuda.empty_cache()
+
+
+def _peak(embedder: TorchEmbedder, tokens: int, device: Any) -> int | None:
+    """Bytes that a batch of full texts took at its peak; None where memory ran out."""
+    import torch
+
+    length = embedder.config.max_tokens
+    texts = ["a " * length] * max(1, tokens // length)
+    torch.cuda.reset_peak_memory_stats(device)
+    before = torch.cuda.memory_allocated(device)
+    halvings = embedder.halvings
+    embedder.max_batch_tokens = max(tokens, length)
+    embedder.embed_passages(texts)
+    if embedder.halvings > halvings:
+        return None
+    return int(torch.cuda.max_memory_allocated(device) - before)
