@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from eval.results import Result
-from eval.svg import Chart, Scale, span
+from rag.svg import Chart, Scale, span
 
 MEASURE = "nDCG@10"
 SHOWN = ("nDCG@10", "Recall@100", "MRR@10", "MAP")

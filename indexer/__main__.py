@@ -10,7 +10,7 @@ import sys
 
 import typer
 
-from indexer.commands import build, platform, verify, versions
+from indexer.commands import build, platform, report, verify, versions
 from indexer.stopping import EXIT_CODE
 from rag.errors import BuildStopped, RagError
 
@@ -28,6 +28,7 @@ app = typer.Typer(
 )
 app.command(help=build.HELP, context_settings=build.CONTEXT)(build.build)
 app.command(help=verify.HELP)(verify.verify)
+app.command(help=report.HELP)(report.report)
 app.command(help=versions.VERSIONS_HELP)(versions.versions)
 app.command(help=versions.PUBLISH_HELP)(versions.publish)
 app.command(help=versions.ROLLBACK_HELP)(versions.rollback)

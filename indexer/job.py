@@ -32,6 +32,7 @@ from rag import __version__
 from rag.errors import BuildError
 from rag.index.bundle import ENCODER
 from rag.index.dense import Built, build_chosen
+from rag.index.dense.gpu import build_gpus
 from rag.index.manifest import FORMAT, Manifest, canonical, chunks_digest, version_id
 from rag.index.seal import inventory, write_manifest
 from rag.index.sparse import write_sparse
@@ -136,7 +137,8 @@ class Job:
             queries = self._encoder.load().embed_queries(options.tune_queries)
         threads = options.threads or usable_cpus()
         built = build_chosen(
-            self._folder, vectors, queries=queries, threads=threads, note=self._progress.note,
+            self._folder, vectors, queries=queries, threads=threads,
+            gpus=build_gpus(options.device, self._progress.note), note=self._progress.note,
             **options.dense,
         )  # fmt: skip
         if not built.met:
@@ -212,7 +214,12 @@ class Job:
             chunks_digest=self._digest,
             counts=self._counts,
             files=files,
-            measured={**self._measured, "encoder": self._encoder.measured, "build": self._about()},
+            measured={
+                **self._measured,
+                "encoder": self._encoder.measured,
+                "build": self._about(),
+                "seconds": self._clock.seconds,
+            },
             source={"uri": uri} if is_remote(uri) else {},
             program=_PROGRAM,
             **parts,

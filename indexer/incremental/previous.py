@@ -25,7 +25,6 @@ from indexer.pipeline.stages import text_digests
 from indexer.pipeline.vectors import Digests
 from rag.errors import BundleMissing
 from rag.index.bundle import ENCODER, Bundle
-from rag.index.dense.spec import NO_REFINE, resolve
 from rag.index.manifest import Manifest
 from rag.index.root import Root, fetch, remote_manifest
 from rag.index.sparse import FOLDER as SPARSE
@@ -167,11 +166,8 @@ class Previous:
 
     def has_vectors(self, runs_as: str, encoder: dict[str, Any]) -> bool:
         """Whether its dense leg holds, as they were, vectors that are computed alike."""
-        measured = self.manifest.measured.get("dense", {})
-        spec = resolve(self.manifest.dense, measured, self._uri)
-        scored = spec.storage if spec.refine == NO_REFINE else spec.refine
         return (
-            scored == "float32"
+            self._bundle.dense.keeps_float32
             and self.about.get("runs_as") == runs_as
             and self.manifest.encoder == encoder
         )

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from rag.errors import ModelFailure
+from rag.index.dense import gpu_build
 from rag.index.dense.factory import faiss, new_index, new_refinement
 from rag.index.dense.spec import Spec, make_spec
 from rag.types import Float32
@@ -18,7 +20,12 @@ ROWS_AT_ONCE = 65_536
 
 
 def build_dense(
-    folder: Path, vectors: Float32, *, threads: int | None = None, **options: Any
+    folder: Path,
+    vectors: Float32,
+    *,
+    threads: int | None = None,
+    gpus: Sequence[int] = (),
+    **options: Any,
 ) -> dict[str, Any]:
     """Writes `folder/dense/index.faiss` from float32 (n, d) unit vectors; returns its reference.
 
@@ -30,21 +37,38 @@ def build_dense(
     if vectors.dtype != np.float32 or vectors.ndim != 2 or vectors.shape[1] == 0:
         raise ValueError(f"vectors must be float32 (n, d), got {vectors.dtype} {vectors.shape}")
     spec = make_spec(vectors.shape[1], len(vectors), **options)
-    write_dense(folder, vectors, spec, threads=threads)
+    write_dense(folder, vectors, spec, threads=threads, gpus=gpus)
     return spec.reference()
 
 
-def write_dense(folder: Path, vectors: Float32, spec: Spec, *, threads: int | None = None) -> None:
-    """Writes the files of `spec`, in place of those that may be there."""
+def write_dense(
+    folder: Path,
+    vectors: Float32,
+    spec: Spec,
+    *,
+    threads: int | None = None,
+    gpus: Sequence[int] = (),
+) -> None:
+    """Writes the files of `spec`, in place of those that may be there.
+
+    On `gpus` lists are trained, and float32 graphs built where FAISS has CAGRA.
+    """
     if threads is not None:
         faiss.omp_set_num_threads(threads)
     check_finite(vectors)
-    index, refinement = new_index(spec, vectors), new_refinement(spec, vectors)
+    refinement = new_refinement(spec, vectors)
+    if gpus and spec.kind == "hnsw" and spec.storage == "float32" and gpu_build.has_cagra():
+        index = gpu_build.build_graph(spec, vectors, gpus[0])
+        adding = [refinement]
+    else:
+        trainer = gpu_build.clustering_index(spec.dimension, gpus) if gpus else None
+        index = new_index(spec, vectors, trainer)
+        adding = [index, refinement]
     for start in range(0, len(vectors), ROWS_AT_ONCE):
         block = np.ascontiguousarray(vectors[start : start + ROWS_AT_ONCE])
-        index.add(block)
-        if refinement is not None:
-            refinement.add(block)
+        for each in adding:
+            if each is not None:
+                each.add(block)
     (folder / FILE).parent.mkdir(parents=True, exist_ok=True)
     faiss.write_index(index, str(folder / FILE))
     (folder / REFINEMENT).unlink(missing_ok=True)

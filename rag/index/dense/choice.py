@@ -11,8 +11,9 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -55,6 +56,7 @@ def build_chosen(
     memory_budget: int | None = None,
     queries: Float32 | None = None,
     threads: int | None = None,
+    gpus: Sequence[int] = (),
     note: Note | None = None,
     **options: Any,
 ) -> Built:
@@ -63,12 +65,14 @@ def build_chosen(
     'auto' chooses the index, with search options for `recall_target` (0 to 1, default 0.98), and
     keeps what a search walks over within `memory_budget` bytes. Another `kind` is built as
     `build_dense` builds it; with a `recall_target` its search options are tuned. `queries`,
-    float32 (m, d), are what to tune for; without, see `take_sample`. Raises ConfigurationError for
+    float32 (m, d), are what to tune for; without, see `take_sample`. `gpus` are the devices to
+    train and build on, see `write_dense`. Raises ConfigurationError for
     demands that nothing meets or that do not go together, and what `build_dense` raises.
     """
     _check(kind, recall_target, memory_budget, options)
     if kind != AUTO and recall_target is None:
-        return Built(build_dense(folder, vectors, threads=threads, kind=kind, **options), {}, True)
+        reference = build_dense(folder, vectors, threads=threads, gpus=gpus, kind=kind, **options)
+        return Built(reference, {}, True)
     target = RECALL_TARGET if recall_target is None else recall_target
     rows, dimension = vectors.shape
     if kind == AUTO:
@@ -82,7 +86,8 @@ def build_chosen(
         reference = _without_search(specs[0]) | {"recall_target": target}
     sample = take_sample(vectors, queries, threads=threads)
     try:
-        trials = _try_all(folder / TRIALS, vectors, specs, sample, target, threads, note)
+        write = partial(write_dense, threads=threads, gpus=gpus)
+        trials = _try_all(folder / TRIALS, vectors, specs, sample, target, write, threads, note)
         best = max(trials, key=lambda trial: min(trial.recall, target))
         (folder / FILE).parent.parent.mkdir(parents=True, exist_ok=True)
         shutil.rmtree(folder / FILE.parent, ignore_errors=True)
@@ -116,6 +121,8 @@ def candidates(dimension: int, rows: int, memory_budget: int | None) -> list[Spe
             {"kind": "hnsw", "storage": "int8"},
             {"kind": "ivf", "storage": "pq"},
         ]
+        # Scores as exact as a scan's, and the next build need not embed again what has not changed.
+        wanted = [{**options, "refine": "float32"} for options in wanted]
     specs = [make_spec(dimension, rows, **options) for options in wanted]
     if memory_budget is None:
         return specs
@@ -148,6 +155,7 @@ def _try_all(
     specs: list[Spec],
     sample: Sample,
     target: float,
+    write: Callable[[Path, Float32, Spec], None],
     threads: int | None,
     note: Note | None,
 ) -> list[_Trial]:
@@ -156,7 +164,7 @@ def _try_all(
     for number, spec in enumerate(specs):
         place = folder / str(number)
         began = time.monotonic()
-        write_dense(place, vectors, spec, threads=threads)
+        write(place, vectors, spec)
         seconds = time.monotonic() - began
         tuned, reached = tune(place, spec, sample, target, threads=threads)
         leg = DenseLeg.open(place, tuned.reference(), threads=threads)

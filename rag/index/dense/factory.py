@@ -25,12 +25,19 @@ PQ_CENTROIDS = 256
 METRIC = faiss.METRIC_INNER_PRODUCT
 
 
-def new_index(spec: Spec, vectors: Float32) -> Any:
-    """The index that nominates, ready for `add`; trained on evenly spaced rows of `vectors`."""
+def new_index(spec: Spec, vectors: Float32, clustering: Any | None = None) -> Any:
+    """The index that nominates, ready for `add`; trained on evenly spaced rows of `vectors`.
+
+    `clustering` is what k-means assigns with, such as an index on GPUs; None is the CPU.
+    """
     makers = {"flat": _flat, "hnsw": _hnsw, "ivf": _ivf}
     index = makers[spec.kind](spec)
+    if clustering is not None and spec.kind == "ivf":
+        index.clustering_index = clustering
     if not index.is_trained:
         train(index, vectors, _training_rows(spec))
+    if clustering is not None and spec.kind == "ivf":
+        index.clustering_index = None
     return index
 
 

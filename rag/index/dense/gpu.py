@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from rag.devices import Driver, choose_device, number_of
+from rag.devices import AUTO, CPU, Driver, choose_device, number_of, read_driver, split_devices
 from rag.errors import ConfigurationError
 from rag.index.dense.factory import METRIC, faiss
 from rag.index.dense.gpu_plan import TEMPORARY_BYTES, Plan, Search, plan_gpu
@@ -37,6 +37,20 @@ def dense_device(wanted: str, driver: Driver) -> str:
     """'cpu', 'cuda' or 'cuda:N' for the dense leg; see `rag.devices.choose_device`."""
     lacking = faiss_lacks() if driver.devices else None
     return choose_device(wanted, driver, lacking=lacking, what="the dense leg")
+
+
+def build_gpus(device: str, note: Callable[..., None]) -> list[int]:
+    """The GPUs that an index is trained on, where `device` (of the encoder) has some.
+
+    None where FAISS cannot use one; `note` then hears why: the index is the same, made slower.
+    """
+    names = split_devices(device)
+    if names == [CPU] or (names == [AUTO] and not read_driver().devices):
+        return []
+    if lacking := faiss_lacks():
+        note("the dense index is built on the CPU", why=lacking)
+        return []
+    return [number_of(name) or 0 for name in names]
 
 
 def on_gpu(

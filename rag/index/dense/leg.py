@@ -106,6 +106,12 @@ class DenseLeg:
         """Their length."""
         return self._stored.dimension
 
+    @property
+    def keeps_float32(self) -> bool:
+        """Whether `vectors` gives them as they were built from, bit for bit."""
+        spec = self.spec
+        return (spec.storage if spec.refine == NO_REFINE else spec.refine) == "float32"
+
     def vectors(self, rows: Int64) -> Float32:
         """The vectors of `rows` as they are scored, float32 (len(rows), d); IndexError for a row
         that is not there.

@@ -34,13 +34,13 @@ def test_what_is_tried_depends_on_count_and_memory() -> None:
     assert names(384, 5_000, 5_000 * 800) == ["flat float16", "flat int8"]
     large = names(384, 1_000_000, None)
     assert large == [
-        "ivf pq4, refined by float16",
-        "hnsw int8, refined by float16",
-        "ivf pq, refined by float16",
+        "ivf pq4, refined by float32",
+        "hnsw int8, refined by float32",
+        "ivf pq, refined by float32",
     ]
     assert names(384, 1_000_000, 500_000_000) == [large[0], large[2]]
     assert names(384, 1_000_000, 80_000_000) == large[2:]
-    assert names(33, 1_000_000, None)[0] == "ivf int8, refined by float16"
+    assert names(33, 1_000_000, None)[0] == "ivf int8, refined by float32"
     with pytest.raises(ConfigurationError, match=r"no index of 1000000 passages fits .* takes"):
         names(384, 1_000_000, 1_000_000)
 
@@ -81,10 +81,12 @@ def test_many_passages_get_tuned_lists(tmp_path: Path, monkeypatch: pytest.Monke
     assert built.met
     assert built.measured["chosen"]["storage"] == "pq4"
     assert "nprobe" not in built.measured["chosen"]
-    assert told == ["ivf pq4, refined by float16"]
+    assert told == ["ivf pq4, refined by float32"]
     leg = DenseLeg.open(tmp_path, built.reference, json.loads(json.dumps(built.measured)))
     assert leg.spec.numbers["nprobe"] == built.measured["search"]["nprobe"]
     assert recall(leg, take_sample(vectors), 10) >= 0.98
+    assert leg.keeps_float32
+    assert np.array_equal(leg.vectors(np.arange(6000)), vectors)
     assert (tmp_path / REFINEMENT).is_file()
 
 
@@ -103,7 +105,7 @@ def test_a_graph_is_tried_where_lists_do_not_find_enough(
     monkeypatch.setattr("rag.index.dense.choice.NPROBE", (1,))
     built = build_chosen(tmp_path, clustered(3000), recall_target=0.95)
     tried = [line["index"] for line in built.measured["table"][1:]]
-    assert tried == ["ivf pq4, refined by float16", "hnsw int8, refined by float16"]
+    assert tried == ["ivf pq4, refined by float32", "hnsw int8, refined by float32"]
     assert built.measured["chosen"]["kind"] == "hnsw"
 
 

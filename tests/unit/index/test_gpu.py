@@ -12,7 +12,7 @@ import pytest
 from rag.devices import NO_DRIVER, Driver
 from rag.errors import ConfigurationError
 from rag.index.dense import DenseLeg, build_dense
-from rag.index.dense.factory import METRIC, QUANTIZERS
+from rag.index.dense.factory import METRIC, QUANTIZERS, new_index
 from rag.index.dense.gpu import dense_device, faiss_lacks, fill
 from rag.index.dense.gpu_plan import TEMPORARY_BYTES, Plan, gpu_problem, plan_gpu
 from rag.index.dense.gpu_search import MOST, GpuIndex, GpuScan, wide_enough
@@ -134,6 +134,21 @@ def test_a_faiss_without_gpu_support_is_refused_by_name() -> None:
         dense_device("cuda", driver)
     with pytest.raises(ConfigurationError, match="sees 0 CUDA devices"):
         dense_device("cuda", NO_DRIVER)
+
+
+def test_lists_may_be_trained_elsewhere_and_stay_readable_here(tmp_path: Path) -> None:
+    """With the CPU's flat index in the place of one on GPUs: the same lists, the same file."""
+    vectors = unit(3000)
+    spec = make_spec(24, 3000, kind="ivf", lists=30)
+    faiss.omp_set_num_threads(1)  # sums of k-means in one order
+    here, there = new_index(spec, vectors), new_index(spec, vectors, faiss.IndexFlatIP(24))
+    for index in (here, there):
+        index.add(vectors)
+    asked = unit(20, seed=4)
+    rows = [index.search(asked, 10)[1] for index in (here, there)]
+    assert (rows[0] == rows[1]).mean() > 0.95
+    faiss.write_index(there, str(tmp_path / "lists.faiss"))
+    assert faiss.read_index(str(tmp_path / "lists.faiss")).ntotal == 3000
 
 
 def test_a_graph_that_a_gpu_built_is_read_and_searched_on_a_cpu(tmp_path: Path) -> None:

@@ -117,6 +117,16 @@ class Chart:
         tip = f"<title>{escape(tip)}</title>" if tip else ""
         self._add(f'{body} class="mark {kind}">{tip}</{body[1:].split(" ", 1)[0]}>')
 
+    def bar(self, x: tuple[float, float], y: tuple[float, float], kind: str, tip: str = "") -> None:
+        """A filled rectangle from (x[0], y[0]) to (x[1], y[1])."""
+        left, right = sorted((self.x(x[0]), self.x(x[1])))
+        top, bottom = sorted((self.y(y[0]), self.y(y[1])))
+        tip = f"<title>{escape(tip)}</title>" if tip else ""
+        self._add(
+            f'<rect x="{left:.1f}" y="{top:.1f}" width="{right - left:.1f}"'
+            f' height="{bottom - top:.1f}" class="mark {kind}">{tip}</rect>'
+        )
+
     def whisker(self, x: tuple[float, float], y: tuple[float, float], kind: str) -> None:
         """A line from (x[0], y[0]) to (x[1], y[1]): an interval."""
         self._add(
