@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
-from rag.accelerator import TABLE, Installed, check_versions, read_installed, wheel_of
+from rag.accelerator import TABLE, Installed, check_versions, read_installed, table, wheel_of
 from rag.devices import Driver
 from rag.errors import ConfigurationError
 
@@ -47,6 +49,11 @@ def test_every_wheel_of_the_table_is_found_by_its_versions() -> None:
         else:
             with pytest.raises(ConfigurationError):
                 wheel_of(after)
+
+
+def test_the_readme_has_the_table() -> None:
+    readme = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+    assert table() in readme
 
 
 def test_this_environment_is_read_without_importing_torch() -> None:

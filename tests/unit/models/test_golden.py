@@ -100,8 +100,9 @@ def test_int8_is_held_to_its_measurement() -> None:
         ({"backend": "tensorflow"}, "backend 'tensorflow'"),
         ({"precision": "float16"}, "no precision 'float16'"),
         ({"backend": "torch", "precision": "int8"}, "no precision 'int8'"),
-        ({"device": "cuda"}, "runs on the cpu"),
-        ({"backend": "torch", "device": "cuda:99"}, "cuda:99 is not there"),
+        ({"device": "cuda:98"}, "run on cuda:98, and this process sees"),
+        ({"backend": "torch", "device": "cuda:99"}, "run on cuda:99, and this process sees"),
+        ({"speedup": "tensorrt", "backend": "torch"}, "no speed-up 'tensorrt'"),
         ({"backend": "torch", "device": "tpu"}, "device 'tpu'"),
     ],
 )
