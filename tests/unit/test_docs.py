@@ -32,6 +32,7 @@ COMMANDS = {
     "indexer.__main__": (
         "build",
         "verify",
+        "report",
         "versions",
         "publish",
         "rollback",
