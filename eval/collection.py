@@ -105,7 +105,8 @@ def build_collection(
     texts = [chunk.indexed_text for chunk in passages]
     dense = build_dense(folder, vectors.embed(embedder, "passage", texts, advance), **options.dense)
     analyzer = make_analyzer(options.analyzer)
-    sparse = build_sparse(folder, _terms(analyzer, texts, advance), **options.sparse)
+    terms = _terms(analyzer, texts, advance)
+    sparse = build_sparse(folder, terms, weight=analyzer.weight, **options.sparse)
     references: dict[str, Any] = {
         "encoder": reference(embedder.config),
         "analyzer": analyzer.reference(),

@@ -124,7 +124,8 @@ class Job:
         self._stop.check()
         self._clock.lap("dense")
         corpus = assembly.count_terms(spool, selection)
-        sparse = write_sparse(self._folder, lambda: corpus, **self._options.sparse)
+        weight = self._setup.analyzer.weight
+        sparse = write_sparse(self._folder, lambda: corpus, weight=weight, **self._options.sparse)
         self._stop.check()
         hangul = self._write_state(spool, selection, corpus.counts)
         self._clock.lap("sparse")

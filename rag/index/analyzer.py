@@ -1,9 +1,12 @@
 """Text to terms: one analyzer for both sides of BM25, named, versioned and recorded.
 
-Analyzers: 'english' (words of any script, stemmed as English), 'korean' (Hangul by Kiwi), 'cjk'
-(Hangul by bigrams), 'whitespace' (a baseline), and 'auto', which is 'korean' where Kiwi is
-installed and 'cjk' where not. In all three of the latter, text of mixed scripts is cut run by run:
-Han and Kana into bigrams, the rest into words as 'english' does.
+Analyzers: 'english' (words of any script, stemmed as English), 'korean' (Hangul by Kiwi and by
+bigrams), 'cjk' (Hangul by bigrams alone), 'whitespace' (a baseline), and 'auto', which is 'korean'
+where Kiwi is installed and 'cjk' where not. In 'auto', 'korean' and 'cjk', text of mixed scripts
+is cut run by run: Han and Kana into bigrams, the rest into words as 'english' does.
+
+Why both for Korean: bigrams blur what morphemes tell apart, and find what an analysis misses, names
+and compounds above all. Together they find more than either (tests/bench/korean.py).
 """
 
 from __future__ import annotations
@@ -24,15 +27,16 @@ from rag.index.analysis.scripts import (
 )
 from rag.index.analysis.words import Words
 
-VERSION = 1
+VERSION = 2
 """Raised whenever the same name and options come to mean other terms."""
 NAMES = ("auto", "english", "korean", "cjk", "whitespace")
 KOREAN = ("kiwi", "bigram", "kiwi+bigram", "none")
 NEED_KIWI = ("kiwi", "kiwi+bigram")
-DEFAULTS = {"stemmer": "english", "stopwords": "lucene"}
+DEFAULTS = {"stemmer": "english", "stopwords": "english"}
 
 _GOLDEN_TEXTS = (
     "The drain handler's SIGTERM: nDCG@10 of all-MiniLM-L6-v2, k1=1.5 and 1,000 read_only flags",
+    "What WHO and IT do when they aren't sure: they'll ask who is ill",
     "GET /ping answers 200; the U.S.A. café's naïve ＦＵＬＬ width, C++ v2.1, HTTPServer",
     "東京タワー 漢字",
 )
@@ -80,6 +84,12 @@ class Analyzer:
         nothing: each script's terms come together.
         """
         return self.batch([text])[0]
+
+    def weight(self, term: str) -> float:
+        """How much a term counts: half where Korean is there twice, as morphemes and as bigrams,
+        so that a Korean word counts no more than an English one beside it.
+        """
+        return 0.5 if self._korean == "kiwi+bigram" and has_hangul(term) else 1.0
 
     def batch(self, texts: Sequence[str]) -> list[list[str]]:
         """The terms of each text; Korean is spread over threads."""
@@ -141,7 +151,7 @@ class Analyzer:
 
 def make_analyzer(name: str = "auto", **options: Any) -> Analyzer:
     """A new analyzer. Options (not of 'whitespace'): `stemmer`, a Snowball algorithm or 'none';
-    `stopwords`, 'lucene' or 'none'; for 'auto' also `korean`, one of KOREAN.
+    `stopwords`, 'english', 'lucene' or 'none'; for 'auto' also `korean`, one of KOREAN.
 
     Raises ConfigurationError for a name or option that does not exist, and for Kiwi asked for by
     name but not installed. 'auto' without Kiwi logs one warning and takes bigrams.
@@ -150,7 +160,9 @@ def make_analyzer(name: str = "auto", **options: Any) -> Analyzer:
         raise ConfigurationError(f"unknown analyzer '{name}'; use one of {', '.join(NAMES)}")
     chosen: dict[str, Any] = {} if name == "whitespace" else dict(DEFAULTS)
     if name in ("auto", "korean", "cjk"):
-        chosen["korean"] = {"korean": "kiwi", "cjk": "bigram"}.get(name, options.get("korean"))
+        chosen["korean"] = {"korean": "kiwi+bigram", "cjk": "bigram"}.get(
+            name, options.get("korean")
+        )
     known = set(chosen) - ({"korean"} if name != "auto" else set())
     for option in options:
         if option not in known:
@@ -170,10 +182,11 @@ def analyzer_from_reference(reference: Mapping[str, Any]) -> Analyzer:
     neither needed nor loaded. Raises BundleMismatch if this program cannot make the same terms.
     """
     name, options = reference["name"], dict(reference["options"])
-    if name not in NAMES or reference["version"] > VERSION:
+    if name not in NAMES or reference["version"] != VERSION:
         raise BundleMismatch(
             f"the bundle's analyzer is {name} version {reference['version']}, this program has"
-            f" {', '.join(NAMES)} up to version {VERSION}; upgrade the program"
+            f" {', '.join(NAMES)} of version {VERSION}; build the bundle again, or take the program"
+            " that built it"
         )
     if "korean" in options and "Hang" not in reference["scripts"]:
         options["korean"] = "none"
@@ -201,7 +214,7 @@ def analyzer_from_reference(reference: Mapping[str, Any]) -> Analyzer:
 def _resolve_korean(wanted: str | None) -> str:
     if wanted is None:
         if korean.is_installed():
-            return "kiwi"
+            return "kiwi+bigram"
         log.warning(
             "Kiwi is not installed: Korean is cut into bigrams, which finds less; install"
             " rag-containers[korean] for morphemes"

@@ -95,8 +95,10 @@ def count_terms(passages: Iterable[Sequence[str]]) -> TermCounts:
     return TermCounts(vocabulary, in_order, *by_passage)
 
 
-def weigh(corpus: TermCounts, variant: Variant) -> Postings:
-    """The score that each term adds to each passage that has it."""
+def weigh(
+    corpus: TermCounts, variant: Variant, weight: NDArray[np.float64] | None = None
+) -> Postings:
+    """The score that each term adds to each passage that has it, times the term's `weight`."""
     frequency = np.bincount(corpus.terms, minlength=len(corpus.vocabulary))
     indptr = np.zeros(len(frequency) + 1, dtype=np.int64)
     np.cumsum(frequency, out=indptr[1:])
@@ -105,6 +107,7 @@ def weigh(corpus: TermCounts, variant: Variant) -> Postings:
     group_by_term(corpus.terms, corpus.counts, corpus.sizes, indptr[:-1].copy(), rows, counts)
 
     tf_weight, idf = _formulas(variant, frequency, len(corpus.lengths))
+    idf = idf if weight is None else idf * weight
     average = float(corpus.lengths.mean()) if len(corpus.lengths) else 0.0
     absent = np.zeros(len(frequency))
     if variant.method in SHIFTED and len(frequency):

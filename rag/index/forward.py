@@ -37,8 +37,11 @@ class Forward:
         self._idf = idf
 
     @staticmethod
-    def write(folder: Path, postings: Postings, passages: int) -> None:
-        """Turns postings by term into postings by passage, and writes them into `folder`."""
+    def write(folder: Path, postings: Postings, passages: int, weight: NDArray[np.float64]) -> None:
+        """Turns postings by term into postings by passage, and writes them into `folder`.
+
+        A term's idf is that of its passages times its `weight`, float64 by term.
+        """
         frequency = np.diff(postings.indptr)
         sizes = np.bincount(postings.rows, minlength=passages)
         indptr = np.zeros(passages + 1, dtype=np.int64)
@@ -53,8 +56,8 @@ class Forward:
             terms,
             bits,
         )
-        idf = np.log1p((passages - frequency + 0.5) / (frequency + 0.5)).astype(np.float32)
-        arrays: list[NDArray[Any]] = [indptr, terms, bits.view(np.float32), idf]
+        idf = weight * np.log1p((passages - frequency + 0.5) / (frequency + 0.5))
+        arrays: list[NDArray[Any]] = [indptr, terms, bits.view(np.float32), idf.astype(np.float32)]
         for name, values in zip(ARRAYS, arrays, strict=True):
             np.save(folder / f"forward_{name}.npy", values)
 

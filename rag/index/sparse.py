@@ -30,12 +30,19 @@ from rag.types import Float32, Hits, Int64, RowMask
 FOLDER = "sparse"
 ENGINES = ("bm25s", "rank-bm25")
 ALL_ROWS: RowMask = np.zeros(0, dtype=np.bool_)
+TermWeight = Callable[[str], float]
+
+
+def one(term: str) -> float:
+    """The weight of a term where all count the same."""
+    return 1.0
 
 
 def build_sparse(
     folder: Path,
     terms: Iterable[Sequence[str]],
     *,
+    weight: TermWeight = one,
     engine: str = "bm25s",
     method: str | None = None,
     k1: float = 1.5,
@@ -44,18 +51,21 @@ def build_sparse(
 ) -> dict[str, Any]:
     """Writes `folder/sparse/` from the terms of each passage, in row order; returns its reference.
 
-    `terms` is read once, one passage in memory at a time. `method` is a BM25 variant (see
+    `terms` is read once, one passage in memory at a time. `weight` says how much a term counts
+    (see `Analyzer.weight`; rank-bm25 counts all alike). `method` is a BM25 variant (see
     rag/index/bm25.py); None means 'lucene', or 'okapi' for rank-bm25. Raises ConfigurationError.
     """
     return write_sparse(
-        folder, lambda: count_terms(terms), engine=engine, method=method, k1=k1, b=b, delta=delta
-    )
+        folder, lambda: count_terms(terms), weight=weight,
+        engine=engine, method=method, k1=k1, b=b, delta=delta,
+    )  # fmt: skip
 
 
 def write_sparse(
     folder: Path,
     count: Callable[[], TermCounts],
     *,
+    weight: TermWeight = one,
     engine: str = "bm25s",
     method: str | None = None,
     k1: float = 1.5,
@@ -72,13 +82,14 @@ def write_sparse(
     target = folder / FOLDER
     target.mkdir(parents=True, exist_ok=True)
     Vocabulary.write(target, corpus.vocabulary)
-    postings = weigh(corpus, variant)
+    weights = np.array([weight(term) for term in corpus.vocabulary], dtype=np.float64)
+    postings = weigh(corpus, variant, weights)
     if engine == "bm25s":
         for name in ("indptr", "rows", "scores", "absent"):
             np.save(target / f"{name}.npy", getattr(postings, name))
     else:
         rank_bm25_engine.write(target, corpus, variant)
-    Forward.write(target, postings, len(corpus.sizes))
+    Forward.write(target, postings, len(corpus.sizes), weights)
     return {
         "engine": engine,
         "method": variant.method,

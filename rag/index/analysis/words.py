@@ -1,7 +1,8 @@
 """Text of spaced scripts to terms: words, numbers and identifiers; folded, stopped, stemmed.
 
 `state-of-the-art` gives its words, `U.S.A.` gives usa, `1,000` gives 1000, `3.11` and `v2.1` stay
-whole, `C++` and `C#` keep their sign. Identifiers give themselves and their parts: `read_only`
+whole, `C++` and `C#` keep their sign; `who` is a stop word,
+`WHO` is not. Identifiers give themselves and their parts: `read_only`
 gives read_only, read, only; `MiniLM` gives minilm, mini, lm.
 """
 
@@ -10,6 +11,7 @@ from __future__ import annotations
 import re
 import threading
 import unicodedata
+from collections.abc import Mapping
 
 import Stemmer
 
@@ -18,14 +20,30 @@ from rag.index.analysis.scripts import HAN_KANA, HANGUL, MARKS, MAX_LENGTH
 
 MEMO_SIZE = 1 << 17
 
-STOP_WORDS = {
-    "none": frozenset[str](),
-    # The stop words of Lucene's EnglishAnalyzer.
-    "lucene": frozenset(
-        {"a", "an", "and", "are", "as", "at", "be", "but", "by", "for", "if", "in", "into", "is"}
-        | {"it", "no", "not", "of", "on", "or", "such", "that", "the", "their", "then", "there"}
-        | {"these", "they", "this", "to", "was", "will", "with"}
-    ),
+_LUCENE = """
+a an and are as at be but by for if in into is it no not of on or such that the their then there
+these they this to was will with
+"""
+_SNOWBALL = """
+i me my myself we our ours ourselves you your yours yourself yourselves he him his himself she her
+hers herself it its itself they them their theirs themselves what which who whom this that these
+those am is are was were be been being have has had having do does did doing would should could
+ought a an the and but if or because as until while of at by for with about against between into
+through during before after above below to from up down in out on off over under again further then
+once here there when where why how all any both each few more most other some such no nor not only
+own same so than too very cannot
+i'm you're he's she's it's we're they're i've you've we've they've i'd you'd he'd she'd we'd they'd
+i'll you'll he'll she'll we'll they'll isn't aren't wasn't weren't hasn't haven't hadn't doesn't
+don't didn't won't wouldn't shan't shouldn't can't couldn't mustn't let's that's who's what's here's
+there's when's where's why's how's
+"""
+
+
+STOP_WORDS: Mapping[str, frozenset[str]] = {
+    "none": frozenset(),
+    "lucene": frozenset(_LUCENE.split()),  # of Lucene's EnglishAnalyzer
+    # With Snowball's, which has the words that questions are made of.
+    "english": frozenset((_LUCENE + _SNOWBALL).split()),
 }
 
 
@@ -107,7 +125,12 @@ class Words:
     def _expand(self, token: str) -> tuple[str, ...]:
         if "." in token and _ACRONYM.fullmatch(token):
             return self._finish(token.replace(".", ""))
-        token = token.replace("’", "'").removesuffix("'s").replace("'", "").replace(",", "")
+        token = token.replace("’", "'")
+        if "'" in token:
+            if token.casefold() in self._stop:  # I'll is none, ill is a word
+                return ()
+            token = token.removesuffix("'s").replace("'", "")
+        token = token.replace(",", "")
         if "_" in token:
             name = token.strip("_")
             parts = [part for part in name.split("_") if part]
@@ -128,12 +151,17 @@ class Words:
 
     def _finish(self, word: str) -> tuple[str, ...]:
         folded = _fold(word)[:MAX_LENGTH]
-        if not folded or folded in self._stop:
+        if not folded or (folded in self._stop and not _is_acronym(word)):
             return ()
         if self._stemmer is None:
             return (folded,)
         with self._stemming:
             return (self._stemmer.stemWord(folded),)
+
+
+def _is_acronym(word: str) -> bool:
+    """WHO, IT and US are names, though they read like stop words."""
+    return len(word) > 1 and word.isupper()
 
 
 def _fold(word: str) -> str:

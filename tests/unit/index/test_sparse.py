@@ -259,3 +259,21 @@ def test_compiling_ahead_fills_the_cache(tmp_path: Path) -> None:
     subprocess.run([sys.executable, "-c", code], env=environment, check=True)
     assert {path.name for path in tmp_path.rglob("*.nbc")} == compiled
     assert len(compiled) == 5
+
+
+@pytest.mark.parametrize("method", ["lucene", "bm25l"])
+def test_a_term_of_half_weight_adds_half(tmp_path: Path, method: str) -> None:
+    terms = [["shard", "queue"], ["queue", "queue"], ["index"]]
+    plain = SparseLeg.open(tmp_path / "a", build_sparse(tmp_path / "a", terms, method=method))
+    half = {"queue": 0.5}
+    reference = build_sparse(
+        tmp_path / "b", terms, weight=lambda term: half.get(term, 1.0), method=method
+    )
+    light = SparseLeg.open(tmp_path / "b", reference)
+    for query, share in ((["queue"], 0.5), (["shard"], 1.0)):
+        expected, found = (leg.search([query], 3, None) for leg in (plain, light))
+        assert expected.rows.tolist() == found.rows.tolist()
+        np.testing.assert_allclose(found.scores, expected.scores * np.float32(share), rtol=1e-6)
+        np.testing.assert_allclose(
+            light.query_terms([query]).idf, plain.query_terms([query]).idf * share, rtol=1e-6
+        )
