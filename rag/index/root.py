@@ -207,18 +207,25 @@ def locate(uri: str, version: str | None = None) -> Path:
     return folder / VERSIONS / current_version((folder / CURRENT).read_bytes(), str(folder))
 
 
+def bundle_store(uri: str, version: str | None = None) -> Store:
+    """Where the files of a bundle lie: at `uri`, or, of a root, its `version` or else its current
+    one.
+    """
+    store = open_store(uri)
+    try:
+        current = current_version(store.read(CURRENT)[0], uri)
+    except ObjectNotFound:
+        return store  # a bundle itself, or nothing, which its reader finds out
+    return open_store(join(uri, VERSIONS, version or current))
+
+
 def fetch(uri: str, cache_dir: Path, version: str | None = None) -> Path:
     """Copies the remote bundle at `uri` (a bundle, or a root's `version` or else its current one)
     below `cache_dir`; returns its folder.
 
     The copy appears under its version id only when it is complete.
     """
-    store = open_store(uri)
-    try:
-        version = version or current_version(store.read(CURRENT)[0], uri)
-        store = open_store(join(uri, VERSIONS, version))
-    except ObjectNotFound:
-        pass  # not a root: a bundle itself, or nothing, which the next line tells
+    store = bundle_store(uri, version)
     manifest = remote_manifest(store)
     target = cache_dir / manifest.version
     if (target / NAME).is_file():

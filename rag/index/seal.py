@@ -67,6 +67,12 @@ def verify_files(
                 progress(name, manifest.files[name].size)
 
 
+def file_problems(folder: Path, manifest: Manifest) -> dict[str, str]:
+    """What is wrong with each file that is not what the manifest says, by name, ascending."""
+    found = ((n, _problem(folder, n, manifest.files[n], True)) for n in sorted(manifest.files))
+    return {name: str(problem) for name, problem in found if problem is not None}
+
+
 def _problem(folder: Path, name: str, entry: FileEntry, digests: bool) -> Exception | None:
     path = folder / name
     if ".." in Path(name).parts or Path(name).is_absolute():

@@ -1,0 +1,190 @@
+"""Damage is found by name and mended; documents are explained; versions are compared."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from indexer.audit.difference import difference, open_side
+from indexer.audit.explain_command import explain_file
+from indexer.audit.fsck import run_fsck
+from indexer.build import BuildOptions, build
+from indexer.progress import Silent
+from indexer.publish import publish
+from indexer.source import Source
+from rag.errors import BuildError
+from rag.index.bundle import Bundle
+from rag.index.chunks import ChunkStore
+from rag.index.dense import build_dense
+from rag.index.manifest import NAME, Manifest
+from rag.index.root import Root
+from rag.index.seal import inventory, read_manifest, write_manifest
+from rag.index.sparse import build_sparse
+from rag.storage import open_store
+
+TEXTS = {
+    "ports.md": "# Ports\n\nThe container listens on port 8080 for pings and invocations.\n",
+    "stop.md": "# Stopping\n\nSIGTERM comes first; after thirty seconds SIGKILL follows.\n",
+    "휴가.md": "# 휴가\n\n직원은 매년 연차 휴가를 쓸 수 있다.\n",
+}
+
+
+def make(texts: dict[str, str], folder: Path, cache: Path, **options: Any) -> Path:
+    source = folder / "documents"
+    source.mkdir(parents=True)
+    for name, text in texts.items():
+        (source / name).write_text(text, encoding="utf-8")
+    settings = BuildOptions(encoder_cache=cache, backend="onnx", dense={"kind": "flat"}, **options)
+    return build(Source(str(source)), folder / "bundle", settings).folder
+
+
+@pytest.fixture(scope="session")
+def small_bundle(
+    encoder_cache: Path, exported_encoder: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    return make(TEXTS, tmp_path_factory.mktemp("audit"), encoder_cache)
+
+
+@pytest.fixture
+def copy(small_bundle: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(small_bundle, tmp_path / "copy"))
+
+
+def fsck(uri: object, *, repair: bool = False, healthy: object = None) -> dict[str, Any]:
+    source = None if healthy is None else str(healthy)
+    return run_fsck(str(uri), None, repair=repair, healthy=source, sample=8, progress=Silent())
+
+
+def reseal(folder: Path) -> None:
+    """Seals what lies there, as if it were right."""
+    manifest = read_manifest(folder)
+    (folder / NAME).unlink()
+    raw = {name: getattr(manifest, name) for name in Manifest.__dataclass_fields__}
+    write_manifest(folder, Manifest(**(raw | {"files": inventory(folder)})))
+
+
+def test_a_whole_bundle_is_whole(small_bundle: Path) -> None:
+    result = fsck(small_bundle)
+    assert result["whole"]
+    assert result["findings"] == []
+
+
+def flip(name: str) -> Callable[[Path], None]:
+    def damage(folder: Path) -> None:
+        data = bytearray((folder / name).read_bytes())
+        data[len(data) // 2] ^= 0xFF
+        (folder / name).write_bytes(data)
+
+    return damage
+
+
+def swap_vectors(folder: Path) -> None:
+    """Each row gets another row's vector, sealed as if it were right."""
+    bundle = Bundle.open(folder)
+    rows = np.arange(bundle.manifest.counts["chunks"])
+    build_dense(folder, np.roll(bundle.vectors(rows), 1, axis=0), kind="flat")
+    reseal(folder)
+
+
+def swap_terms(folder: Path) -> None:
+    bundle = Bundle.open(folder)
+    texts = ChunkStore.open(folder).indexed_texts(0, 99)[::-1]
+    shutil.rmtree(folder / "sparse")
+    build_sparse(folder, bundle.analyzer.batch(texts))
+    reseal(folder)
+
+
+DAMAGE: dict[str, tuple[str, Callable[[Path], None]]] = {
+    "a flipped byte of the postings": ("sparse", flip("sparse/rows.npy")),
+    "lost terms": ("sparse", lambda f: (f / "sparse/forward_terms.npy").unlink()),
+    "a lost dense leg": ("dense", lambda f: (f / "dense/index.faiss").unlink()),
+    "a lost report": ("report.json", lambda f: (f / "report.json").unlink()),
+    "vectors of other rows": ("dense", swap_vectors),
+    "terms of other rows": ("sparse", swap_terms),
+}
+
+
+@pytest.mark.parametrize("what", DAMAGE)
+def test_damage_is_found_and_mended_from_what_is_left(
+    what: str, copy: Path, small_bundle: Path
+) -> None:
+    part, damage = DAMAGE[what]
+    damage(copy)
+    found = fsck(copy)
+    assert {finding["part"] for finding in found["findings"]} == {part}
+    assert not found["whole"]
+    assert fsck(copy, repair=True)["whole"]
+    mended, healthy = Bundle.open(copy), Bundle.open(small_bundle)
+    assert mended.manifest.version == healthy.manifest.version
+    rows = np.arange(healthy.manifest.counts["chunks"])
+    np.testing.assert_allclose(mended.vectors(rows), healthy.vectors(rows), atol=1e-5)
+    for name in ("rows", "scores", "forward_terms"):
+        file = f"sparse/{name}.npy"
+        assert (copy / file).read_bytes() == (small_bundle / file).read_bytes()
+
+
+def test_lost_text_comes_from_a_healthy_copy_only(copy: Path, small_bundle: Path) -> None:
+    flip("chunks.arrow")(copy)
+    flip("encoder/onnx/model_int8.onnx")(copy)
+    with pytest.raises(BuildError, match="--from"):
+        fsck(copy, repair=True)
+    assert fsck(copy, repair=True, healthy=small_bundle)["whole"]
+    assert (copy / NAME).read_bytes() == (small_bundle / NAME).read_bytes()
+
+
+def test_a_root_on_s3_is_mended(s3_prefix: str, small_bundle: Path) -> None:
+    version = publish(small_bundle, s3_prefix, Silent())
+    store = open_store(Root(s3_prefix).version_uri(version))
+    store.delete(["sparse/rows.npy", "documents.arrow"])
+    result = fsck(s3_prefix)
+    assert {f["file"] for f in result["findings"]} >= {"sparse/rows.npy", "documents.arrow"}
+    assert fsck(s3_prefix, repair=True, healthy=small_bundle)["whole"]
+    store.delete([NAME])
+    assert fsck(s3_prefix, repair=True, healthy=small_bundle)["whole"]
+    assert fsck(s3_prefix)["findings"] == []
+
+
+def test_a_document_is_explained(small_bundle: Path, tmp_path: Path) -> None:
+    long = tmp_path / "long.md"
+    rows = "\n".join(f"| {n} | value {n} |" for n in range(60))
+    text = "Sentence number one is here. " * 30
+    long.write_text(
+        f"# Guide\n\n{text}\n\n## Table\n\n| a | b |\n|--|--|\n{rows}\n\n## End\n\nOver.\n"
+    )
+    result = explain_file(long, bundle=None, doc_id=None, encoder="default", options={"size": 64})
+    chunks = result["chunks"]
+    assert all(chunk["text_tokens"] <= 64 for chunk in chunks)
+    reasons = {chunk["ends_because"] for chunk in chunks}
+    assert "the limit is near: inside a paragraph, between sentences" in reasons
+    assert "the limit is near: inside a table, between rows" in reasons
+    assert "the section ends" in reasons
+    assert chunks[-1]["ends_because"] == "the document ends"
+    assert ["Guide", "Table"] in [chunk["headings"] for chunk in chunks]
+    documents = small_bundle.parent / "documents"
+    held = explain_file(
+        documents / "휴가.md", bundle=str(small_bundle), doc_id=None, encoder="default", options={}
+    )
+    assert [chunk["in_bundle"] for chunk in held["chunks"]] == [True]
+
+
+def test_a_difference_names_documents_passages_and_settings(
+    small_bundle: Path, tmp_path: Path, encoder_cache: Path
+) -> None:
+    changed = {**TEXTS, "ports.md": "# Ports\n\nNow it is 9090.\n", "new.md": "A new page.\n"}
+    del changed["stop.md"]
+    after = make(changed, tmp_path, encoder_cache, sparse={"k1": 1.2})
+    result = difference(open_side(str(small_bundle), tmp_path), open_side(str(after), tmp_path))
+    documents = result["documents"]
+    assert documents["added"] == ["new.md"]
+    assert documents["deleted"] == ["stop.md"]
+    assert set(documents["changed"]) == {"ports.md"}
+    assert documents["changed"]["ports.md"]["what"] == ["content"]
+    assert result["chunks"] == {"before": 3, "after": 3, "added": 2, "removed": 2, "kept": 1}
+    assert result["settings"] == {"sparse.k1": [1.5, 1.2]}
+    json.dumps(result)
