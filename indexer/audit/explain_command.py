@@ -10,12 +10,11 @@ from typing import Any
 
 from indexer.audit.explain import explain
 from indexer.chunking import ChunkerOptions
+from indexer.sidecar import SIDECAR, sidecar_metadata
 from rag.errors import ConfigurationError
 from rag.index.bundle import Bundle, open_bundle
 from rag.models.encoder import EncoderConfig, resolve
 from rag.types import Metadata
-
-SIDECAR = ".metadata.json"
 
 
 def explain_file(
@@ -62,11 +61,5 @@ def _find(bundle: Bundle, path: Path) -> str:
 
 
 def _sidecar(path: Path) -> Metadata:
-    from indexer.source import Source
-
     beside = path.with_name(path.name + SIDECAR)
-    if not beside.is_file():
-        return {}
-    source = Source(str(path.parent))
-    item = next(item for item in source.items() if item.key == path.name)
-    return source.read(item)[1]
+    return sidecar_metadata(beside.read_bytes(), path.name) if beside.is_file() else {}

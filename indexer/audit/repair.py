@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from indexer.audit.checks import DENSE, REPORT, SPARSE, Finding, part_of
+from indexer.incremental.state import FOLDER as STATE
 from indexer.progress import Progress
 from rag.errors import BuildError, ObjectNotFound
 from rag.index.analyzer import analyzer_from_reference
@@ -53,13 +54,14 @@ def mend(
 
     Files come from `healthy`, where another copy of the same version has them. Else the sparse
     leg is built again from the passages, byte for byte as it was, and the dense leg by embedding
-    them with the bundle's encoder: the version stays, the manifest gets the new checksums. Raises
-    BuildError for what neither brings back: passages, documents, the encoder.
+    them with the bundle's encoder: the version stays, the manifest gets the new checksums. A lost
+    state is left out, so that the next build reads everything. Raises BuildError for what neither
+    brings back: passages, documents, the encoder.
     """
     broken = {finding.part for finding in findings}
     if healthy is not None:
         broken = _fetch_healthy(folder, manifest, broken, healthy, progress)
-    lost = broken - {SPARSE, DENSE, REPORT}
+    lost = broken - {SPARSE, DENSE, REPORT, STATE}
     if lost:
         raise BuildError(
             f"{', '.join(sorted(lost))} cannot be made again from what is left; name a healthy"
@@ -69,6 +71,7 @@ def mend(
         SPARSE: lambda: _sparse(folder, manifest, progress),
         DENSE: lambda: _dense(folder, manifest, progress),
         REPORT: lambda: _report(folder, manifest),
+        STATE: lambda: shutil.rmtree(folder / STATE, ignore_errors=True),
     }
     for part in sorted(broken):
         makers[part]()

@@ -150,6 +150,7 @@ def _print_metrics(report: dict[str, Any]) -> None:
         "documents": report["documents"],
         "chunks": report["chunks"],
         "skipped": len(report["skipped"]),
+        "embedded": report["embedded"],
         "bytes": report["bytes"],
         "seconds:total": total,
         "chunks_per_second": report["chunks"] / max(total, 1e-3),

@@ -15,6 +15,7 @@ from indexer.audit.difference import difference, open_side
 from indexer.audit.explain_command import explain_file
 from indexer.audit.fsck import run_fsck
 from indexer.build import BuildOptions, build
+from indexer.pipeline.workers import Limits
 from indexer.progress import Silent
 from indexer.publish import publish
 from indexer.source import Source
@@ -35,20 +36,23 @@ TEXTS = {
 }
 
 
-def make(texts: dict[str, str], folder: Path, cache: Path, **options: Any) -> Path:
+def make(texts: dict[str, str], folder: Path, encoder: Path, cache: Path, **options: Any) -> Path:
     source = folder / "documents"
     source.mkdir(parents=True)
     for name, text in texts.items():
         (source / name).write_text(text, encoding="utf-8")
-    settings = BuildOptions(encoder_cache=cache, backend="onnx", dense={"kind": "flat"}, **options)
+    settings = BuildOptions(
+        encoder=str(encoder), encoder_cache=cache, dense={"kind": "flat"},
+        limits=Limits(processes=1), **options,
+    )  # fmt: skip
     return build(Source(str(source)), folder / "bundle", settings).folder
 
 
 @pytest.fixture(scope="session")
 def small_bundle(
-    encoder_cache: Path, exported_encoder: Path, tmp_path_factory: pytest.TempPathFactory
+    tiny_encoder: Path, encoder_cache: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Path:
-    return make(TEXTS, tmp_path_factory.mktemp("audit"), encoder_cache)
+    return make(TEXTS, tmp_path_factory.mktemp("audit"), tiny_encoder, encoder_cache)
 
 
 @pytest.fixture
@@ -104,6 +108,7 @@ DAMAGE: dict[str, tuple[str, Callable[[Path], None]]] = {
     "a flipped byte of the postings": ("sparse", flip("sparse/rows.npy")),
     "lost terms": ("sparse", lambda f: (f / "sparse/forward_terms.npy").unlink()),
     "a lost dense leg": ("dense", lambda f: (f / "dense/index.faiss").unlink()),
+    "a lost state": ("state", lambda f: (f / "state/objects.arrow").unlink()),
     "a lost report": ("report.json", lambda f: (f / "report.json").unlink()),
     "vectors of other rows": ("dense", swap_vectors),
     "terms of other rows": ("sparse", swap_terms),
@@ -150,7 +155,7 @@ def test_a_root_on_s3_is_mended(s3_prefix: str, small_bundle: Path) -> None:
     assert fsck(s3_prefix)["findings"] == []
 
 
-def test_a_document_is_explained(small_bundle: Path, tmp_path: Path) -> None:
+def test_a_document_is_explained(small_bundle: Path, tmp_path: Path, encoder_source: Path) -> None:
     long = tmp_path / "long.md"
     rows = "\n".join(f"| {n} | value {n} |" for n in range(60))
     text = "Sentence number one is here. " * 30
@@ -174,11 +179,11 @@ def test_a_document_is_explained(small_bundle: Path, tmp_path: Path) -> None:
 
 
 def test_a_difference_names_documents_passages_and_settings(
-    small_bundle: Path, tmp_path: Path, encoder_cache: Path
+    small_bundle: Path, tmp_path: Path, tiny_encoder: Path, encoder_cache: Path
 ) -> None:
     changed = {**TEXTS, "ports.md": "# Ports\n\nNow it is 9090.\n", "new.md": "A new page.\n"}
     del changed["stop.md"]
-    after = make(changed, tmp_path, encoder_cache, sparse={"k1": 1.2})
+    after = make(changed, tmp_path, tiny_encoder, encoder_cache, sparse={"k1": 1.2})
     result = difference(open_side(str(small_bundle), tmp_path), open_side(str(after), tmp_path))
     documents = result["documents"]
     assert documents["added"] == ["new.md"]

@@ -31,14 +31,14 @@ PAGE = "# Ports\n\nThe container listens on port 8080 for pings and invocations.
 class Job:
     """A laid-out /opt/ml, and the verb run on it."""
 
-    def __init__(self, root: Path, encoder_cache: Path) -> None:
+    def __init__(self, root: Path, encoder: Path, encoder_cache: Path) -> None:
         self.root = root
         self.documents = root / "input/data/documents"
         (root / "input/config").mkdir(parents=True)
         self.documents.mkdir(parents=True)
         (root / "model").mkdir()
         self.hyperparameters: dict[str, str] = {
-            "backend": "onnx", "encoder_cache": str(encoder_cache),
+            "encoder": str(encoder), "encoder_cache": str(encoder_cache), "workers": "1",
         }  # fmt: skip
         self.channel: dict[str, str] = {"TrainingInputMode": "File"}
         self.hosts: dict[str, Any] = {"current_host": "algo-1", "hosts": ["algo-1"]}
@@ -66,8 +66,8 @@ class Job:
 
 
 @pytest.fixture
-def job(tmp_path: Path, encoder_cache: Path, exported_encoder: Path) -> Job:
-    job = Job(tmp_path / "ml", encoder_cache)
+def job(tmp_path: Path, tiny_encoder: Path, encoder_cache: Path) -> Job:
+    job = Job(tmp_path / "ml", tiny_encoder, encoder_cache)
     (job.documents / "ports.md").write_text(PAGE, encoding="utf-8")
     return job
 
@@ -109,7 +109,7 @@ def test_items_32_and_34_a_read_only_input_gives_a_model_that_serves(
         "# 제목\n\n컨테이너는 8080 포트에서 듣는다.\n", encoding="utf-8"
     )
     (job.documents / "empty.txt").write_text("")
-    job.hyperparameters |= {"sagemaker_program": '"x.py"', "chunk_size": '"100"'}
+    job.hyperparameters |= {"sagemaker_program": '"x.py"', "chunk_size": '"40"'}
     for folder in (deep, deep.parent, job.documents):
         folder.chmod(0o555)
     code, said, error = job.run()
@@ -134,16 +134,20 @@ def test_item_33_a_failure_says_its_cause_first(job: Job) -> None:
     assert code == 1
     assert "chunk-size" in job.failure()[:1024]
     assert "Traceback" not in error
-    job.hyperparameters["chunk_size"] = "100"
+    job.hyperparameters["chunk_size"] = "40"
     shutil.rmtree(job.documents)
     job.documents.mkdir()
     assert job.run()[0] == 1
     assert "holds no documents" in job.failure()
 
 
-def test_item_35_sigterm_ends_the_job_with_a_reason(job: Job) -> None:
-    for number in range(400):
-        (job.documents / f"{number}.md").write_text(PAGE * 40, encoding="utf-8")
+def test_item_35_sigterm_leaves_a_checkpoint_that_the_restart_goes_on_from(
+    job: Job, tmp_path: Path, tiny_encoder: Path, encoder_cache: Path
+) -> None:
+    for number in range(300):
+        text = f"# Pump {number}\n\n" + f"Pump {number} is primed. " * 40
+        (job.documents / f"{number}.md").write_text(text, encoding="utf-8")
+    (job.root / "checkpoints").mkdir()
     process = job.start()
     assert process.stderr is not None
     for line in process.stderr:
@@ -155,13 +159,22 @@ def test_item_35_sigterm_ends_the_job_with_a_reason(job: Job) -> None:
     assert time.monotonic() - started < 120
     assert process.returncode != 0
     assert "stopped" in job.failure()
+    shutil.rmtree(job.root / "model")  # the restart is another container
+    (job.root / "model").mkdir()
+    assert job.run()[0] == 0
+    whole = Job(tmp_path / "whole", tiny_encoder, encoder_cache)
+    shutil.copytree(job.documents, whole.documents, dirs_exist_ok=True)
+    assert whole.run()[0] == 0
+    restarted, at_once = (Bundle.open(j.root / "model").manifest for j in (job, whole))
+    assert restarted.version == at_once.version
+    assert restarted.chunks_digest == at_once.chunks_digest
 
 
 def test_item_36_two_hosts_one_with_an_empty_shard_make_one_bundle(
-    job: Job, tmp_path: Path, encoder_cache: Path
+    job: Job, tmp_path: Path, tiny_encoder: Path, encoder_cache: Path
 ) -> None:
     """Two addresses of this machine stand for the hosts; each has a folder of its own."""
-    other = Job(tmp_path / "other", encoder_cache)
+    other = Job(tmp_path / "other", tiny_encoder, encoder_cache)
     hosts = ["127.0.0.1", "127.0.0.2"]
     for place, host in ((other, hosts[0]), (job, hosts[1])):
         place.hosts = {"current_host": host, "hosts": hosts}
@@ -192,8 +205,7 @@ def test_items_38_and_39_processing(job: Job, tmp_path: Path) -> None:
     (job.root / "config/processingjobconfig.json").write_text(
         json.dumps({"ProcessingInputs": inputs, "ProcessingOutputConfig": {"Outputs": [output]}})
     )
-    cache = job.hyperparameters["encoder_cache"]
-    arguments = ("--backend", "onnx", "--encoder-cache", cache)
+    arguments = [f"--{name.replace('_', '-')}={v}" for name, v in job.hyperparameters.items()]
     code, said, error = job.run("process", *arguments)
     assert code == 0, error
     assert "metric chunks=1;" in said
