@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from binascii import hexlify
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -12,7 +13,7 @@ import numpy as np
 from rag.errors import BundleError, ConfigurationError
 from rag.index.analyzer import analyzer_from_reference
 from rag.index.bundle import ENCODER
-from rag.index.chunks import ChunkStore
+from rag.index.chunks import ID_BYTES, ChunkStore
 from rag.index.dense import DenseLeg
 from rag.index.manifest import Manifest, chunks_digest
 from rag.index.seal import file_problems
@@ -79,9 +80,15 @@ def sample_rows(rows: int, sample: int) -> Int64:
     return np.unique(np.linspace(0, max(rows - 1, 0), min(sample, rows)).astype(np.int64))
 
 
+def all_ids(store: ChunkStore) -> Iterator[str]:
+    """Every chunk id in row order."""
+    for block in store.packed_ids():
+        yield from hexlify(block, "\n", ID_BYTES).decode().split()
+
+
 def _check_chunks(folder: Path, manifest: Manifest) -> Iterator[Finding]:
     store = ChunkStore.open(folder)
-    ids = list(store.all_chunk_ids())
+    ids = list(all_ids(store))
     if chunks_digest(ids) != manifest.chunks_digest:
         yield Finding(CHUNKS, "chunks.arrow", "it holds other passages than the manifest says")
     if any(a >= b for a, b in pairwise(ids)):
@@ -96,7 +103,7 @@ def _check_chunks(folder: Path, manifest: Manifest) -> Iterator[Finding]:
     for start in range(0, store.rows, _BLOCK):
         rows = np.arange(start, min(start + _BLOCK, store.rows))
         for row, chunk in zip(rows.tolist(), store.chunks(rows), strict=True):
-            wrong += chunk.chunk_id != ids[row]
+            wrong += replace(chunk).chunk_id != ids[row]  # a copy computes its id anew
             without.discard(chunk.doc_id)
     if wrong:
         yield Finding(CHUNKS, "", f"{wrong} chunk ids do not follow from what their chunks are")

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from indexer.audit.checks import part_of
+from indexer.audit.checks import all_ids, part_of
 from rag.index.chunks import ChunkStore, DocumentRecord
 from rag.index.manifest import NAME, Manifest
 from rag.index.root import bundle_store, locate, remote_manifest
@@ -49,7 +49,7 @@ def difference(a: Side, b: Side) -> dict[str, Any]:
     deleted: ids; changed: id -> what changed, chunks added and removed), `chunks` and `sizes`
     (bytes by part).
     """
-    only_a, only_b, kept = _apart(a.store.all_chunk_ids(), b.store.all_chunk_ids())
+    only_a, only_b, kept = _apart(all_ids(a.store), all_ids(b.store))
     removed, added = _by_document(a.store, only_a), _by_document(b.store, only_b)
     records_a = {record.doc_id: record for record in a.store.records()}
     records_b = {record.doc_id: record for record in b.store.records()}

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from indexer.audit.checks import all_ids
 from indexer.audit.explain import explain
 from indexer.chunking import ChunkerOptions
 from indexer.sidecar import SIDECAR, sidecar_metadata
@@ -42,7 +43,7 @@ def explain_file(
             encoder=opened.encoder_folder, config=EncoderConfig.read(opened.encoder_folder),
             options=_chunker(opened),
         )  # fmt: skip
-        held = set(opened.store.all_chunk_ids())
+        held = set(all_ids(opened.store))
     for chunk in result["chunks"]:
         chunk["in_bundle"] = chunk["chunk_id"] in held
     return result

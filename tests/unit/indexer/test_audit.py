@@ -134,6 +134,15 @@ def test_damage_is_found_and_mended_from_what_is_left(
         assert (copy / file).read_bytes() == (small_bundle / file).read_bytes()
 
 
+def test_text_that_is_not_what_its_id_says_is_found(copy: Path) -> None:
+    data = (copy / "chunks.arrow").read_bytes()
+    (copy / "chunks.arrow").write_bytes(data.replace(b"port 8080", b"port 9090"))
+    reseal(copy)
+    (finding,) = fsck(copy)["findings"]
+    assert finding["part"] == "chunks"
+    assert "1 chunk ids" in finding["problem"]
+
+
 def test_lost_text_comes_from_a_healthy_copy_only(copy: Path, small_bundle: Path) -> None:
     flip("chunks.arrow")(copy)
     flip("encoder/onnx/model_int8.onnx")(copy)
