@@ -6,6 +6,13 @@ site=$("$1/bin/python" -c 'import sysconfig; print(sysconfig.get_path("purelib")
 echo /opt/rag/lib > "$site/rag.pth"
 find "$site" -type d \( -name tests -o -name test \) -not -path '*/torch/*' -prune -exec rm -rf {} +
 rm -rf "$site"/pyarrow/include "$site"/pyarrow/src "$site"/onnxruntime/transformers "$site"/hf_xet*
+# Sources and headers of compiled modules.
+find "$site" -type f \( -name '*.pyx' -o -name '*.pxd' -o -name '*.pxi' -o -name '*.h' -o -name '*.pyi' \) \
+  -not -path '*/torch/*' -delete
+# Symbols that no loader reads, of the libraries that come with most of them.
+command -v strip >/dev/null || { apt-get update -qq && apt-get install -y -qq --no-install-recommends binutils; } >/dev/null
+find "$site"/llvmlite "$site"/uvloop "$site"/tokenizers "$site"/pyarrow/libarrow*.so.* \
+  -name '*.so*' -exec strip --strip-unneeded {} +
 # The analyzer does not load the dictionary of multi-word names.
 rm -f "$site"/kiwipiepy_model/multi.dict
 # Descriptions of services that nothing here calls.

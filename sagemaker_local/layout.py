@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import tarfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -19,10 +20,19 @@ def extract_model(archive: Path, folder: Path) -> None:
     """Unpacks a model.tar.gz as hosting does; links and paths that lead outside are refused."""
     folder.mkdir(parents=True, exist_ok=True)
     with tarfile.open(archive) as tar:
-        for member in tar.getmembers():
-            if not (member.isfile() or member.isdir()):
+        for member in tar:
+            place = folder / member.name
+            outside = Path(member.name).is_absolute() or ".." in place.parts
+            if not (member.isfile() or member.isdir()) or outside:
                 raise InvalidInput(f"{archive} holds {member.name}, which is no file and no folder")
-        tar.extractall(folder, filter="data")
+            if member.isdir():
+                place.mkdir(parents=True, exist_ok=True)
+                continue
+            content = tar.extractfile(member)
+            place.parent.mkdir(parents=True, exist_ok=True)
+            if content is not None:
+                with place.open("wb") as out:
+                    shutil.copyfileobj(content, out)
 
 
 def pack_model(folder: Path, archive: Path) -> None:
