@@ -77,6 +77,7 @@ STOPSIGNAL SIGTERM
 ENTRYPOINT ["/opt/rag/bin/rag-container"]
 CMD ["process"]
 LABEL com.amazonaws.sagemaker.capabilities.accept-bind-to-port=true \
+    com.amazonaws.sagemaker.capabilities.multi-models=true \
     org.opencontainers.image.title="rag-indexer" \
     org.opencontainers.image.description="Documents to one sealed bundle: FAISS, BM25, text and query encoder" \
     org.opencontainers.image.licenses="Apache-2.0"

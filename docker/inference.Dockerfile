@@ -46,6 +46,7 @@ HEALTHCHECK --interval=10s --timeout=3s --start-period=120s --retries=3 \
 ENTRYPOINT ["/opt/rag/bin/rag"]
 CMD ["serve"]
 LABEL com.amazonaws.sagemaker.capabilities.accept-bind-to-port=true \
+    com.amazonaws.sagemaker.capabilities.multi-models=true \
     org.opencontainers.image.title="rag-inference" \
     org.opencontainers.image.description="Hybrid search and cited answers over one sealed bundle" \
     org.opencontainers.image.licenses="Apache-2.0"
