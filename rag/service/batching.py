@@ -93,16 +93,23 @@ class Batcher(Generic[In, Out]):
         fails on this item; a RequestError that `run` raises for it passes through.
         """
         waiter = self._admit(item, deadline)
+        timer = waiter.loop.call_at(deadline, self._expire, waiter.future)
         try:
-            async with asyncio.timeout_at(deadline):
-                return await waiter.future
-        except TimeoutError:
-            raise DeadlineExceeded(
-                f"{self._name} had no result before the deadline; raise deadline_ms or retry"
-            ) from None
-        finally:
+            return await waiter.future
+        except BaseException:
             with self._wake:
                 self._waiting.pop(waiter, None)
+            raise
+        finally:
+            timer.cancel()
+
+    def _expire(self, future: asyncio.Future[Out]) -> None:
+        if not future.done():
+            future.set_exception(
+                DeadlineExceeded(
+                    f"{self._name} had no result before the deadline; raise deadline_ms or retry"
+                )
+            )
 
     def _admit(self, item: In, deadline: float) -> _Waiter[In, Out]:
         cost = self._cost(item)

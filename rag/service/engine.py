@@ -167,10 +167,21 @@ class Engine:
             async with aclosing(self._answer(call, plan, passages, best_score, done)) as pieces:
                 async for piece in pieces:
                     yield piece
+        yield self._finish(call, done)
+
+    async def retrieve(self, call: Call) -> tuple[list[Passage], Done]:
+        """What `events` tells of a request that wants no answer, without the steps between."""
+        done = Done()
+        self._answerer.validate(call.request.template)
+        plan = TimePlan.of(call.arrived, call.deadline, reserve_s=0.0)
+        passages, _ = await self._retrieve(call, plan, done)
+        return passages, self._finish(call, done)
+
+    def _finish(self, call: Call, done: Done) -> Done:
         done.timings_ms["total"] = (time.monotonic() - call.arrived) * 1e3
         if self._observe_done is not None:
             self._observe_done(done)
-        yield done
+        return done
 
     async def _answer(
         self,

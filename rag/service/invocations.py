@@ -124,6 +124,9 @@ class Invocations:
 
 async def whole_reply(engine: Engine, call: Call) -> dict[str, Any]:
     """The reply to a request that does not stream; raises what `Engine.events` raises."""
+    if call.request.mode == "retrieve":
+        found, done = await engine.retrieve(call)
+        return {"passages": replies.passages_json(found)} | _closing_fields(engine, call, done)
     passages: list[dict[str, Any]] = []
     reply: dict[str, Any] = {}
     async with aclosing(engine.events(call)) as events:

@@ -25,6 +25,8 @@ from rag.service.replies import dumps
 
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 STREAMS = (NDJSON, EVENTS)
+WATCH_AFTER_S = 0.02
+"""How long a request is worked on before it is watched whether its client is still there."""
 
 
 class Exchange:
@@ -113,18 +115,26 @@ async def watching(receive: Receive) -> AsyncIterator[None]:
     task = asyncio.current_task()
     if task is None:
         raise RuntimeError("requests are handled inside a task")
-    watcher = asyncio.create_task(client_left(receive))
+    watcher: asyncio.Task[None] | None = None
 
     def cancel(_: object) -> None:
         task.cancel()
 
-    watcher.add_done_callback(cancel)
+    def watch() -> None:
+        nonlocal watcher
+        watcher = asyncio.create_task(client_left(receive))
+        watcher.add_done_callback(cancel)
+
+    # Most requests are answered before it is worth a task.
+    starting = asyncio.get_running_loop().call_later(WATCH_AFTER_S, watch)
     try:
         yield
     except asyncio.CancelledError:
-        if watcher.done() and task.uncancel() == 0:
+        if watcher is not None and watcher.done() and task.uncancel() == 0:
             raise ClientLeft from None
         raise
     finally:
-        watcher.remove_done_callback(cancel)
-        watcher.cancel()
+        starting.cancel()
+        if watcher is not None:
+            watcher.remove_done_callback(cancel)
+            watcher.cancel()
