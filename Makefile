@@ -10,9 +10,9 @@ SHELL := /bin/bash
 CONTAINER_ENGINE ?= docker
 export CONTAINER_ENGINE
 ACCELERATOR ?= cpu
-# Passed to every image build, such as --no-cache; TORCH_INDEX_URL empty: pip's own index.
+# Passed to every image build, such as --no-cache.
 CONTAINER_BUILD_FLAGS ?=
-TORCH_INDEX_URL ?= https://download.pytorch.org/whl/cpu
+TORCH_INDEX_URL ?=
 VERSION = $(shell sed -n 's/^__version__ = "\(.*\)"/\1/p' rag/__init__.py)
 REVISION = $(shell git rev-parse --short HEAD 2>/dev/null || echo unknown)
 TAG := $(if $(filter cpu,$(ACCELERATOR)),,:$(ACCELERATOR))

@@ -19,7 +19,7 @@ FROM environment AS indexing
 ARG ACCELERATOR=cpu
 ARG PYTORCH=no
 ARG TORCH_SPEC=torch==2.13.0
-ARG TORCH_INDEX_URL=https://download.pytorch.org/whl/cpu
+ARG TORCH_INDEX_URL=""
 COPY docker/locks/indexer-${ACCELERATOR}.txt docker/locks/export.txt /build/
 COPY docker/install-torch.sh /build/install-torch.sh
 RUN --mount=type=cache,target=/root/.cache/pip \
@@ -31,7 +31,7 @@ FROM indexing AS encoders
 ARG ACCELERATOR=cpu
 ARG ENCODERS=default
 ARG TORCH_SPEC=torch==2.13.0
-ARG TORCH_INDEX_URL=https://download.pytorch.org/whl/cpu
+ARG TORCH_INDEX_URL=""
 RUN --mount=type=cache,target=/root/.cache/pip sh /build/install-torch.sh
 COPY rag/__init__.py rag/types.py rag/errors.py rag/sentences.py /build/export/rag/
 COPY rag/index/__init__.py rag/index/manifest.py /build/export/rag/index/
