@@ -24,8 +24,8 @@ from langchain_core.outputs import ChatGenerationChunk
 from langchain_core.runnables import ConfigurableField, RunnableLambda, RunnablePassthrough
 from langchain_tests.integration_tests import RetrieversIntegrationTests
 
-from rag.answering.answer import Answerer
-from rag.answering.support import Finished, Support
+from rag.answering.answer import Answerer, Finished
+from rag.answering.support import Support
 from rag.errors import (
     BundleMissing,
     ConfigurationError,
