@@ -130,6 +130,24 @@ def key(
     print(json.dumps(entry, ensure_ascii=False))
 
 
+ROLLBACK_HELP = """Make an earlier version of a root current; services that follow it swap to it.
+
+Example:  rag rollback s3://bucket/index
+"""
+
+
+@app.command(help=ROLLBACK_HELP)
+def rollback(
+    bundle: Annotated[str | None, typer.Argument(help="The root (default: RAG_BUNDLE).")] = None,
+    to: Annotated[str | None, typer.Option(help="Version id (default: the one before).")] = None,
+) -> None:
+    from indexer.publish import rollback as roll_back
+
+    root = bundle or settings.load().bundle
+    before, now = roll_back(root, to)
+    print(f"{root}: version {now} is current, before it was {before}")
+
+
 def _read_filter(where: str | None) -> dict[str, Any] | None:
     try:
         return None if where is None else json.loads(where)

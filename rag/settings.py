@@ -37,6 +37,31 @@ class Settings(BaseSettings):
     bundle: str = Field(
         "/opt/ml/model", description="Bundle to serve: a folder, or an s3:// address"
     )
+    bundle_version: str | None = Field(
+        None,
+        description="Version of the root to serve and keep; unset: the current one",
+    )
+    follow_interval_s: float = Field(
+        30.0, ge=0,
+        description="Seconds between two looks at a root's current version, which is then loaded"
+        " and takes over; 0: never",
+    )  # fmt: skip
+    multi_model: bool = Field(
+        False, validation_alias=_platform("SAGEMAKER_MULTI_MODEL", "multi_model"),
+        description="Many bundles, loaded and unloaded through /models; the platform sets"
+        " SAGEMAKER_MULTI_MODEL",
+    )  # fmt: skip
+    models_dir: Path = Field(
+        Path("/opt/ml/models"), description="Folder below which those bundles are"
+    )
+    models_memory_bytes: int | None = Field(
+        None, ge=1, description="Memory for the process and its bundles; above it loading is a 507;"
+        " unset: 90 % of the container's",
+    )  # fmt: skip
+    models_keyless: bool = Field(
+        False, validation_alias=_platform("SAGEMAKER_MULTI_MODEL", "models_keyless"),
+        description="Managing /models needs no API key: the platform has none",
+    )  # fmt: skip
     cache_dir: Path = Field(
         Path("/tmp/rag-bundles"),  # noqa: S108 - the one place a container may write
         description="Folder that a bundle from s3:// is copied to",
@@ -211,8 +236,13 @@ class Settings(BaseSettings):
     )
     batch_transform: bool = Field(
         False, validation_alias=_platform("SAGEMAKER_BATCH", "batch_transform"),
-        description="Each line of a JSON Lines body has a deadline of its own; the platform sets"
-        " SAGEMAKER_BATCH in batch transform jobs",
+        description="Each line of a JSON Lines body has a deadline of its own, and there may be any"
+        " number; the platform sets SAGEMAKER_BATCH in batch transform jobs",
+    )  # fmt: skip
+    batch_max_payload_bytes: int = Field(
+        1024 * MIB, ge=1024,
+        description="Largest JSON Lines body then, bytes, kept on disk; a line is bounded by"
+        " RAG_MAX_PAYLOAD_BYTES",
     )  # fmt: skip
 
     api_keys: SecretStr | None = Field(

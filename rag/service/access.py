@@ -107,12 +107,17 @@ class Access:
         if self._known is None:
             return request
         own = request.api_key
-        claims = self.claims(credential if own is None else own.get_secret_value())
+        claims = self.check(credential if own is None else own.get_secret_value(), bundle)
+        where = claims.narrowed(request.filter)
+        return request if where is request.filter else request.model_copy(update={"filter": where})
+
+    def check(self, credential: str, bundle: str) -> Claims:
+        """What `credential` allows; raises Unauthorized, and Forbidden where not this bundle."""
+        claims = self.claims(credential)
         logs.note(key=claims.name)
         if claims.bundles is not None and bundle not in claims.bundles:
             raise Forbidden(f"the key '{claims.name}' may not ask this bundle; use another key")
-        where = claims.narrowed(request.filter)
-        return request if where is request.filter else request.model_copy(update={"filter": where})
+        return claims
 
     def manager(self, credential: str) -> Claims:
         """Raises Unauthorized or Forbidden unless `credential` may load and unload bundles."""

@@ -12,12 +12,12 @@ import httpx
 import orjson
 
 from rag.errors import ConfigurationError, RequestError
-from rag.service.app import limits_of, load_engine, make_encoders
+from rag.service.app import limits_of, options_of
 from rag.service.engine import Call
+from rag.service.engines import EngineMaker
 from rag.service.invocations import whole_reply
 from rag.service.metrics import Metrics
 from rag.service.schemas import parse_request
-from rag.service.tracing import Tracing
 from rag.settings import Settings
 
 TIMEOUT_S = 70.0
@@ -56,8 +56,8 @@ def ask_bundle(settings: Settings, request: Mapping[str, Any]) -> dict[str, Any]
     Raises what opening a bundle and answering raise.
     """
     parsed = parse_request(orjson.dumps(dict(request)), limits_of(settings))
-    metrics = Metrics()
-    engine = load_engine(settings, metrics, make_encoders(settings, metrics), Tracing())
+    maker = EngineMaker(options_of(settings), Metrics())
+    engine = maker.load(settings.bundle, settings.bundle_version)
     now = time.monotonic()
     deadline = now + (parsed.deadline_ms or settings.default_deadline_ms) / 1e3
 
@@ -66,5 +66,6 @@ def ask_bundle(settings: Settings, request: Mapping[str, Any]) -> dict[str, Any]
             return await whole_reply(engine, Call(parsed, uuid.uuid4().hex, now, deadline))
         finally:
             await engine.close()
+            await maker.close()
 
     return asyncio.run(reply())

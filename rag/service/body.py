@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, MutableMapping
+from contextlib import aclosing
 from typing import Any
 
 from rag.errors import DeadlineExceeded, PayloadTooLarge
 
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
+
+SILENCE_S = 60.0
+"""For the next part of a body to come, where its sender may take as long as it likes."""
 
 
 class ClientLeft(Exception):
@@ -18,32 +22,44 @@ class ClientLeft(Exception):
 async def read_body(
     receive: Receive, *, length: int | None, most_bytes: int, deadline: float
 ) -> bytes:
-    """The whole body, of a declared `length` or chunked.
+    """The whole body; raises what `body_parts` raises."""
+    made = body_parts(receive, length=length, most_bytes=most_bytes, deadline=deadline)
+    async with aclosing(made) as parts:
+        read = [part async for part in parts]
+    return b"".join(read) if len(read) > 1 else read[0]
 
+
+async def body_parts(
+    receive: Receive, *, length: int | None, most_bytes: int, deadline: float | None
+) -> AsyncGenerator[bytes, None]:
+    """The body as it arrives, of a declared `length` or chunked; at least one part.
+
+    `deadline` is a `time.monotonic()` moment; None: only a silence of SILENCE_S is too long.
     Raises PayloadTooLarge as soon as it is known to be, DeadlineExceeded when it does not arrive
     in time, and ClientLeft.
     """
     if length is not None and length > most_bytes:
         raise _too_large(most_bytes)
-    parts: list[bytes] = []
-    size = 0
-    try:
-        async with asyncio.timeout_at(deadline):
-            while True:
+    size, more = 0, True
+    while more:
+        until = deadline
+        if until is None:
+            until = asyncio.get_running_loop().time() + SILENCE_S
+        try:
+            async with asyncio.timeout_at(until):
                 message = await receive()
-                if message["type"] == "http.disconnect":
-                    raise ClientLeft
-                part = message.get("body", b"")
-                size += len(part)
-                if size > most_bytes:
-                    raise _too_large(most_bytes)
-                parts.append(part)
-                if not message.get("more_body", False):
-                    return b"".join(parts) if len(parts) > 1 else part
-    except TimeoutError:
-        raise DeadlineExceeded(
-            "the body did not arrive before the deadline; send it faster"
-        ) from None
+        except TimeoutError:
+            raise DeadlineExceeded(
+                "the body did not arrive before the deadline; send it faster"
+            ) from None
+        if message["type"] == "http.disconnect":
+            raise ClientLeft
+        part = message.get("body", b"")
+        size += len(part)
+        if size > most_bytes:
+            raise _too_large(most_bytes)
+        more = message.get("more_body", False)
+        yield part
 
 
 async def client_left(receive: Receive) -> None:

@@ -66,7 +66,7 @@ class Done:
     """Everything is done. `answer` is None where none was asked for or none could be made;
     `generator` names who was asked, `reason` how the answer ended; `queries` are the texts that
     were searched for; `degraded` says what was left out, each as `stage: reason: text`; times are
-    in milliseconds.
+    in milliseconds, `first_token_ms` from the request's arrival.
     """
 
     answer: Answer | None = None
@@ -76,6 +76,7 @@ class Done:
     queries: list[str] = field(default_factory=list)
     degraded: list[str] = field(default_factory=list)
     timings_ms: dict[str, float] = field(default_factory=dict)
+    first_token_ms: float | None = None
 
 
 Event = Found | Delta | Done
@@ -95,7 +96,8 @@ class Engine:
     nobody else uses it. `expander` makes better queries of a request's; `reranking` reads the
     fused passages again, for requests that ask for it; `reserve_s` is what is kept of a request's
     time for its answer (see rag/service/planning.py); `observe_search` and `observe_done` hear of
-    every batch that was searched (on its thread) and of every finished request.
+    every batch that was searched (on its thread) and of every finished request. Without
+    `owns_models`, generator and reranker are closed by others.
     """
 
     def __init__(
@@ -110,6 +112,7 @@ class Engine:
         give_back: Callable[[EncoderStage], Awaitable[bool]] = EncoderStage.close,
         expander: Expander | None = None,
         reranking: Reranking | None = None,
+        owns_models: bool = True,
         stalled_after_s: float = 120.0,
         reserve_s: float = 2.0,
         observe_search: Callable[[BatchStats], None] | None = None,
@@ -124,6 +127,7 @@ class Engine:
         self._expander = expander or Expander(None)
         self._reranking = reranking
         self._reserve_s = reserve_s
+        self._owns_models = owns_models
         self._observe_done = observe_done
         self._search = SearchStage(
             searcher,
@@ -143,10 +147,22 @@ class Engine:
         """How many queries wait, for the encoder or for the search."""
         return self._encoder.depth + self._search.depth
 
+    @property
+    def encoder(self) -> EncoderStage:
+        """The stage that other engines may share."""
+        return self._encoder
+
+    @property
+    def search_depth(self) -> int:
+        """How many queries wait for the search alone."""
+        return self._search.depth
+
     async def close(self) -> bool:
         """Fails whoever still waits; True when no thread is left inside a library."""
         ended = await self._give_back(self._encoder)
         ended = await self._search.close() and ended
+        if not self._owns_models:
+            return ended
         await self._generator.aclose()
         return (self._reranking is None or await self._reranking.close()) and ended
 
@@ -201,6 +217,8 @@ class Engine:
                         done.answer, done.reason = piece.answer, piece.reason
                         done.usage = piece.usage
                     else:
+                        if not said:
+                            done.first_token_ms = (time.monotonic() - call.arrived) * 1e3
                         said = True
                         yield Delta(piece.text)
         except GeneratorFailure as failure:

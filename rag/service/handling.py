@@ -15,8 +15,8 @@ from rag.errors import NotReady
 from rag.service.body import ClientLeft, Receive
 from rag.service.errors import problem_of
 from rag.service.metrics import Metrics
-from rag.service.negotiation import read_headers
-from rag.service.state import Phase, Service
+from rag.service.negotiation import Headers, read_headers
+from rag.service.state import THE_BUNDLE, Phase, Service
 from rag.service.streaming import Exchange, Send
 from rag.service.tracing import Tracing, describe, trace_id_of
 
@@ -31,12 +31,14 @@ Logged = Literal["all", "failures", "none"]
 
 class Handler:
     """A plain ASGI application around `answer`: the hot routes pass no middleware and no
-    dependency injection. `logged` says which requests have a line in the log.
+    dependency injection. `route` is its path, with names in braces; `logged` says which requests
+    have a line in the log.
     """
 
     def __init__(
         self,
         answer: Callable[[Exchange], Awaitable[None]],
+        route: str,
         service: Service,
         metrics: Metrics,
         *,
@@ -44,6 +46,7 @@ class Handler:
         logged: Logged = "failures",
     ) -> None:
         self._answer = answer
+        self._route = route
         self._service = service
         self._metrics = metrics
         self._tracing = tracing
@@ -51,8 +54,9 @@ class Handler:
 
     async def __call__(self, scope: Mapping[str, Any], receive: Receive, send: Send) -> None:
         arrived = time.monotonic()
-        exchange = Exchange(read_headers(scope["headers"]), receive, send, arrived)
-        name = f"{scope['method']} {scope['path']}"
+        headers = read_headers(scope["headers"])
+        exchange = Exchange(headers, receive, send, arrived, self._bundle(scope, headers))
+        name = f"POST {self._route}"
         with (
             logs.about(request_id=exchange.request_id),
             self._tracing.span(name, began=arrived, trace=exchange.headers.trace) as span,
@@ -63,13 +67,20 @@ class Handler:
             try:
                 status = await self._status(exchange)
             finally:
-                self._metrics.request(status)
+                self._metrics.request(status, exchange.bundle)
                 if span is not None:
                     describe(span, status, {"request_id": exchange.request_id})
                 if self._logged == "all" or (self._logged == "failures" and status != 200):
                     took_ms = round((time.monotonic() - arrived) * 1e3, 3)
                     level = logging.INFO if status < 500 else logging.WARNING
                     logger.log(level, "%s %d", name, status, extra={"took_ms": took_ms})
+
+    def _bundle(self, scope: Mapping[str, Any], headers: Headers) -> str:
+        """The bundle that a path names, or on a multi-model endpoint a header."""
+        named = scope.get("path_params", {}).get("name")
+        if named is not None:
+            return str(named)
+        return headers.target_model if self._service.multi_model else THE_BUNDLE
 
     async def _status(self, exchange: Exchange) -> int:
         """Answers; the status that counts, though a stream began with 200."""

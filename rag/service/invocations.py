@@ -6,12 +6,13 @@ import asyncio
 import time
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
+from tempfile import SpooledTemporaryFile
 from typing import Any
 
 from rag import logs
-from rag.errors import InvalidRequest
+from rag.errors import InvalidRequest, Overloaded, PayloadTooLarge
 from rag.service import json_lines, negotiation, replies
-from rag.service.body import ClientLeft, read_body
+from rag.service.body import ClientLeft, body_parts, read_body
 from rag.service.engine import Call, Done, Engine, Found
 from rag.service.errors import problem_of
 from rag.service.handling import READER_GRACE_S
@@ -20,6 +21,11 @@ from rag.service.schemas import InvocationRequest, parse_request
 from rag.service.state import Service
 from rag.service.streaming import STREAMS, Exchange, watching
 from rag.service.tracing import Tracing
+
+IN_MEMORY_BYTES = 1 << 20
+"""Of a JSON Lines body; a longer one lies on disk."""
+PIECE_BYTES = 1 << 16
+"""Of a JSON Lines reply that are sent at once; a shorter reply is sent whole."""
 
 
 class Invocations:
@@ -32,21 +38,18 @@ class Invocations:
 
     async def answer(self, exchange: Exchange) -> None:
         """One exchange, to its end; raises what goes wrong before a reply has begun."""
-        limits, headers = self._service.limits, exchange.headers
-        with self._service.admit() as engine:
-            lines = negotiation.is_json_lines(headers.content_type)
-            body = await read_body(
-                exchange.receive,
-                length=headers.content_length,
-                most_bytes=limits.max_payload_bytes,
-                deadline=exchange.arrived + limits.default_deadline_ms / 1e3,
-            )
-            if lines:
-                await self._lines(engine, body, exchange)
+        headers, access = exchange.headers, self._service.access
+        if exchange.bundle and exchange.credential:
+            access.check(exchange.credential, exchange.bundle)
+        elif access.required and exchange.bundle not in self._service.engines:
+            # Who may not ask a bundle is not told whether it is there.
+            access.admit(await self._request(exchange), exchange.credential, exchange.bundle)
+        with self._service.admit(exchange.bundle) as engine:
+            if negotiation.is_json_lines(headers.content_type):
+                await self._lines(engine, exchange)
                 return
-            request = parse_request(body, limits)
-            exchange.named(request.request_id)
-            call = self._call(request, exchange.request_id, exchange.arrived, exchange.credential)
+            request = await self._request(exchange)
+            call = self._call(request, exchange.request_id, exchange.arrived, exchange)
             if call.request.stream:
                 await self._stream(engine, call, exchange)
                 return
@@ -55,10 +58,23 @@ class Invocations:
                 reply = await whole_reply(engine, call)
             await exchange.reply(replies.dumps(reply), media_type=media_type)
 
+    async def _request(self, exchange: Exchange) -> InvocationRequest:
+        """The request in the body, which is one JSON object."""
+        limits = self._service.limits
+        body = await read_body(
+            exchange.receive,
+            length=exchange.headers.content_length,
+            most_bytes=limits.max_payload_bytes,
+            deadline=exchange.arrived + limits.default_deadline_ms / 1e3,
+        )
+        request = parse_request(body, limits)
+        exchange.named(request.request_id)
+        return request
+
     def _call(
-        self, request: InvocationRequest, request_id: str, arrived: float, credential: str
+        self, request: InvocationRequest, request_id: str, arrived: float, exchange: Exchange
     ) -> Call:
-        request = self._service.access.admit(request, credential, "")
+        request = self._service.access.admit(request, exchange.credential, exchange.bundle)
         milliseconds = request.deadline_ms or self._service.limits.default_deadline_ms
         return Call(request, request_id, arrived, arrived + milliseconds / 1e3)
 
@@ -83,23 +99,54 @@ class Invocations:
         except TimeoutError:  # every stage keeps the deadline: it is the reader who does not
             raise ClientLeft from None
 
-    async def _lines(self, engine: Engine, body: bytes, exchange: Exchange) -> None:
+    async def _lines(self, engine: Engine, exchange: Exchange) -> None:
+        """Every record's line. A failure after the first has left breaks the connection off: lines
+        that are missing must not look like a whole reply.
+        """
         limits, headers = self._service.limits, exchange.headers
         sent = headers.content_type.partition(";")[0].strip().lower()
         media_type = negotiation.choose(headers.accept, (sent, *negotiation.JSON_LINES))
-        lines = json_lines.records(body, limits.max_records)
         if exchange.credential:
-            self._service.access.claims(exchange.credential)
+            self._service.access.check(exchange.credential, exchange.bundle)
+        until = exchange.arrived + limits.default_deadline_ms / 1e3
+        parts = body_parts(
+            exchange.receive,
+            length=headers.content_length,
+            most_bytes=limits.max_lines_bytes or limits.max_payload_bytes,
+            deadline=None if limits.deadline_per_record else until,
+        )
 
         async def answer(line: bytes, number: int) -> bytes:
             began = time.monotonic() if limits.deadline_per_record else exchange.arrived
             return await self._record(engine, line, number, began, exchange)
 
-        async with watching(exchange.receive):
-            reply = await json_lines.answer_all(
-                lines, answer, concurrency=limits.record_concurrency
-            )
-        await exchange.reply(reply, media_type=media_type)
+        with SpooledTemporaryFile(max_size=IN_MEMORY_BYTES) as body:
+            async with aclosing(parts):
+                await json_lines.spool(parts, body, limits.max_records)
+            lines = json_lines.records(body, limits.max_payload_bytes)
+            made = json_lines.replies(lines, answer, concurrency=limits.record_concurrency)
+            async with aclosing(made), watching(exchange.receive):
+                rest = await self._send(made, exchange, media_type)
+        if exchange.status:
+            await exchange.close(rest)
+        else:
+            await exchange.reply(rest, media_type=media_type)
+
+    async def _send(
+        self, made: AsyncGenerator[bytes, None], exchange: Exchange, media_type: str
+    ) -> bytes:
+        """Sends replies in pieces as they are made; what is left when they have ended."""
+        waiting: list[bytes] = []
+        size = 0
+        async for reply in made:
+            waiting.append(reply)
+            size += len(reply)
+            if size >= PIECE_BYTES:
+                if not exchange.status:
+                    await exchange.open(media_type, frames=False)
+                await exchange.piece(b"".join(waiting))
+                waiting, size = [], 0
+        return b"".join(waiting)
 
     async def _record(
         self, engine: Engine, line: bytes, number: int, began: float, exchange: Exchange
@@ -108,18 +155,31 @@ class Invocations:
         request_id = f"{exchange.request_id}-{number}"
         with logs.about(request_id=request_id), self._tracing.span("record", began=began):
             try:
+                if len(line) > self._service.limits.max_payload_bytes:
+                    raise PayloadTooLarge("the record is longer than a request may be; split it")
                 request = parse_request(line, self._service.limits)
                 if request.stream:
                     raise InvalidRequest("stream is true in a JSON Lines record; leave it out")
                 request_id = request.request_id or request_id
-                call = self._call(request, request_id, began, exchange.credential)
-                reply = replies.dumps(await whole_reply(engine, call))
+                call = self._call(request, request_id, began, exchange)
+                reply = replies.dumps(await self._whole(engine, call))
             except Exception as error:  # noqa: BLE001 - every failure is an answer, see errors.py
                 problem = problem_of(error, request_id)
-                self._metrics.record(problem.status)
+                self._metrics.record(problem.status, exchange.bundle)
                 return problem.to_json(request_id)
-            self._metrics.record(200)
+            self._metrics.record(200, exchange.bundle)
             return reply
+
+    async def _whole(self, engine: Engine, call: Call) -> dict[str, Any]:
+        """The reply to a record; one with a deadline of its own waits where the service is full."""
+        while True:
+            try:
+                return await whole_reply(engine, call)
+            except Overloaded as error:
+                again = time.monotonic() + error.retry_after_s
+                if not self._service.limits.deadline_per_record or again >= call.deadline:
+                    raise
+                await asyncio.sleep(error.retry_after_s)
 
 
 async def whole_reply(engine: Engine, call: Call) -> dict[str, Any]:

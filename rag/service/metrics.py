@@ -1,21 +1,26 @@
-"""What the service tells Prometheus; one registry per service, none global."""
+"""What the service tells Prometheus; one registry per service, none global.
+
+Each series of one bundle has the label `bundle`: its name on a multi-model endpoint, else ''. No
+more than MAX_BUNDLES names become labels, and a bundle's series go when it is unloaded.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
-from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, Metric
-from prometheus_client.registry import Collector
+from prometheus_client.metrics import MetricWrapperBase
 
 from rag.models.wire.breaker import BreakerState
 from rag.service.batching import BatchStats
+from rag.service.collectors import CacheCounters, ServiceGauges
 from rag.service.engine import Done
-from rag.service.state import Phase, Service
+from rag.service.state import THE_BUNDLE, Service
 from rag.service.vector_cache import VectorCache
 
 CONTENT_TYPE = CONTENT_TYPE_LATEST
+MAX_BUNDLES = 100
+OTHER = "other"
+"""The label of bundles beyond MAX_BUNDLES."""
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 25, 60)
 _ITEMS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 _TOKENS = (16, 64, 256, 1024, 2048, 4096, 8192, 16384)
@@ -26,21 +31,28 @@ class Metrics:
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
+        self._bundles = {THE_BUNDLE}
         to = self.registry
         self._requests = Counter(
-            "rag_requests", "Requests to /invocations by status; 499: the client left",
-            ["status"], registry=to,
+            "rag_requests", "Questions by status; 499: the client left",
+            ["status", "bundle"], registry=to,
         )  # fmt: skip
         self._records = Counter(
-            "rag_records", "Lines of JSON Lines requests by status", ["status"], registry=to
-        )
+            "rag_records", "Lines of JSON Lines requests by status",
+            ["status", "bundle"], registry=to,
+        )  # fmt: skip
         self._stages = Histogram(
             "rag_stage_seconds", "Time of each stage of a request that was answered",
-            ["stage"], buckets=_SECONDS, registry=to,
+            ["stage", "bundle"], buckets=_SECONDS, registry=to,
+        )  # fmt: skip
+        self._first_token = Histogram(
+            "rag_first_token_seconds", "From a request's arrival to its answer's first text",
+            ["bundle"], buckets=_SECONDS, registry=to,
         )  # fmt: skip
         self._degraded = Counter(
-            "rag_degraded", "Replies that had to do without a stage", ["stage"], registry=to
-        )
+            "rag_degraded", "Replies that had to do without a stage",
+            ["stage", "bundle"], registry=to,
+        )  # fmt: skip
         self._batch_items = Histogram(
             "rag_batch_items", "Queries per batch", ["stage"], buckets=_ITEMS, registry=to
         )
@@ -66,28 +78,49 @@ class Metrics:
         self._halved = Counter(
             "rag_batches_halved", "Batches of the encoder that ran out of memory", registry=to
         )
-        self._index = Info("rag_index", "The bundle that is served", registry=to)
+        self._swaps = Counter("rag_swaps", "Times that another version took over", registry=to)
+        self._swap_seconds = Histogram(
+            "rag_swap_seconds", "From the first attempt at a version until the old one is gone",
+            buckets=_SECONDS, registry=to,
+        )  # fmt: skip
+        self._swap_failures = Counter(
+            "rag_swap_failures", "Times that a root could not be read or its version not served",
+            ["error"], registry=to,
+        )  # fmt: skip
+        self._stale = Gauge(
+            "rag_index_stale", "1 while the root's current version is not the one that serves",
+            registry=to,
+        )  # fmt: skip
+        self._of_bundles: list[MetricWrapperBase] = [
+            self._requests, self._records, self._stages, self._first_token, self._degraded,
+        ]  # fmt: skip
 
     def watch(self, service: Service) -> None:
         """Adds the gauges, which are read off `service` whenever somebody asks."""
-        gauges = {
-            "rag_in_flight_requests": ("Requests being worked on", lambda: service.in_flight),
-            "rag_queue_depth": ("Queries waiting for a batch", lambda: _depth(service)),
-            "rag_ready": ("1 while traffic may come", lambda: int(service.healthy)),
-            "rag_draining": ("1 after SIGTERM", lambda: int(service.phase is Phase.DRAINING)),
-        }
-        for name, (meaning, read) in gauges.items():
-            Gauge(name, meaning, registry=self.registry).set_function(read)
+        self.registry.register(ServiceGauges(service))
 
     def watch_cache(self, cache: VectorCache) -> None:
         """Adds the counters of the cache of query vectors."""
-        self.registry.register(_CacheCounters(cache))
+        self.registry.register(CacheCounters(cache))
 
-    def request(self, status: int) -> None:
-        self._requests.labels(str(status)).inc()
+    def begin(self, bundle: str) -> None:
+        """`bundle` may be a label from now on, if there is room."""
+        if len(self._bundles) < MAX_BUNDLES:
+            self._bundles = {*self._bundles, bundle}
 
-    def record(self, status: int) -> None:
-        self._records.labels(str(status)).inc()
+    def forget(self, bundle: str) -> None:
+        """`bundle` is no label any more, and its series end."""
+        if bundle == THE_BUNDLE or bundle not in self._bundles:
+            return
+        self._bundles = self._bundles - {bundle}
+        for metric in self._of_bundles:
+            metric.remove_by_labels({"bundle": bundle})
+
+    def request(self, status: int, bundle: str = THE_BUNDLE) -> None:
+        self._requests.labels(str(status), self._label(bundle)).inc()
+
+    def record(self, status: int, bundle: str = THE_BUNDLE) -> None:
+        self._records.labels(str(status), self._label(bundle)).inc()
 
     def encoded(self, stats: BatchStats) -> None:
         self._batch_tokens.observe(stats.cost)
@@ -106,37 +139,32 @@ class Metrics:
     def halved(self) -> None:
         self._halved.inc()
 
-    def done(self, done: Done) -> None:
+    def done(self, done: Done, bundle: str = THE_BUNDLE) -> None:
+        label = self._label(bundle)
         for stage, milliseconds in done.timings_ms.items():
-            self._stages.labels(stage).observe(milliseconds / 1e3)
+            self._stages.labels(stage, label).observe(milliseconds / 1e3)
+        if done.first_token_ms is not None:
+            self._first_token.labels(label).observe(done.first_token_ms / 1e3)
         for note in done.degraded:
-            self._degraded.labels(note.partition(":")[0]).inc()
+            self._degraded.labels(note.partition(":")[0], label).inc()
 
     def breaker(self, endpoint: str, state: BreakerState) -> None:
         self._breaker_state.labels(endpoint).set(("closed", "half_open", "open").index(state))
         self._breaker_opened.labels(endpoint).inc(int(state == "open"))
 
-    def index(self, version: str) -> None:
-        self._index.info({"version": version})
+    def swapped(self, took_s: float) -> None:
+        self._swaps.inc()
+        self._swap_seconds.observe(took_s)
+
+    def swap_failed(self, error: str) -> None:
+        self._swap_failures.labels(error).inc()
+
+    def stale(self, is_stale: bool) -> None:
+        self._stale.set(int(is_stale))
 
     def render(self) -> bytes:
         """Everything, in Prometheus' text format."""
         return generate_latest(self.registry)
 
-
-class _CacheCounters(Collector):
-    def __init__(self, cache: VectorCache) -> None:
-        self._cache = cache
-
-    def collect(self) -> Iterator[Metric]:
-        cache = self._cache
-        yield CounterMetricFamily("rag_query_cache_hits", "Query vectors found", cache.hits)
-        yield CounterMetricFamily("rag_query_cache_misses", "Query vectors made", cache.misses)
-        yield CounterMetricFamily(
-            "rag_query_cache_evictions", "Query vectors that had to leave", cache.evictions
-        )
-        yield GaugeMetricFamily("rag_query_cache_bytes", "Their memory, about", cache.bytes)
-
-
-def _depth(service: Service) -> int:
-    return 0 if service.engine is None else service.engine.depth
+    def _label(self, bundle: str) -> str:
+        return bundle if bundle in self._bundles else OTHER

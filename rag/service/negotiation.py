@@ -14,6 +14,7 @@ NDJSON = "application/x-ndjson"
 EVENTS = "text/event-stream"
 JSON_LINES = ("application/jsonlines", NDJSON, "application/jsonl")
 CUSTOM_ATTRIBUTES = b"x-amzn-sagemaker-custom-attributes"
+TARGET_MODEL = b"x-amzn-sagemaker-target-model"
 MAX_ATTRIBUTES_CHARS = 1024
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._:\-]{1,128}")
@@ -35,6 +36,7 @@ class Headers(NamedTuple):
     authorization: str = ""
     api_key: str = ""
     trace: tuple[str, str] = ("", "")
+    target_model: str = ""
 
 
 def read_headers(raw: Iterable[tuple[bytes, bytes]]) -> Headers:
@@ -55,6 +57,7 @@ def read_headers(raw: Iterable[tuple[bytes, bytes]]) -> Headers:
             found.get(b"traceparent", b"").decode("latin-1"),
             found.get(b"tracestate", b"").decode("latin-1"),
         ),
+        target_model=found.get(TARGET_MODEL, b"").decode("latin-1"),
     )
 
 

@@ -12,12 +12,15 @@ from pydantic.json_schema import models_json_schema
 from rag.service import negotiation, replies
 from rag.service.schemas import InvocationRequest
 
+INVOKE = "/models/{name:path}/invoke"
+"""Where a bundle of a multi-model endpoint is asked."""
 _REF = "#/components/schemas/{model}"
 _FRAMES = (replies.PassagesFrame, replies.DeltaFrame, replies.DoneFrame, replies.ErrorFrame)
 _ERRORS = {
     400: "The request is not valid",
     401: "No API key, or one that is not known",
     403: "The API key may not ask this bundle",
+    404: "No such bundle is loaded",
     406: "No media type that Accept names can be sent",
     413: "The body is too large",
     415: "The body's media type is not known",
@@ -41,7 +44,12 @@ def document(app: FastAPI) -> dict[str, Any]:
         [(model, "validation") for model in models], ref_template=_REF
     )
     made.setdefault("components", {}).setdefault("schemas", {}).update(definitions["$defs"])
-    made["paths"]["/invocations"] = {"post": _invocations()}
+    asked = {"post": _invocations()}
+    made["paths"]["/invocations"] = asked
+    if any(getattr(route, "path", "") == INVOKE for route in app.routes):
+        name = {"name": "name", "in": "path", "required": True, "schema": {"type": "string"}}
+        named = asked["post"] | {"operationId": "invoke", "parameters": [name]}
+        made["paths"]["/models/{name}/invoke"] = {"post": named}
     return made
 
 

@@ -6,19 +6,22 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 from fastapi import FastAPI, Request
-from fastapi.responses import Response
+from fastapi.responses import PlainTextResponse, Response
 from starlette.exceptions import HTTPException
 from starlette.types import Receive, Scope, Send
 
 import rag
+from rag.errors import RequestError
 from rag.service import metrics as prometheus
 from rag.service import negotiation, replies
 from rag.service.docs_page import add_docs_page
-from rag.service.errors import Problem
+from rag.service.errors import Problem, problem_of
 from rag.service.handling import Handler, Logged
 from rag.service.invocations import Invocations
 from rag.service.metrics import Metrics
-from rag.service.openapi import document
+from rag.service.model_routes import add_model_routes
+from rag.service.models import Models
+from rag.service.openapi import INVOKE, document
 from rag.service.refusing import Refusing
 from rag.service.schemas import Limits
 from rag.service.state import Service
@@ -60,12 +63,17 @@ def create_app(
     *,
     tracing: Tracing | None = None,
     logged: Logged = "failures",
+    models: Models | None = None,
+    keyless_models: bool = False,
 ) -> FastAPI:
-    """The application of one service; it answers /ping from the first moment on."""
+    """The application of one service; it answers /ping from the first moment on.
+
+    `models` adds the routes of a multi-model endpoint, see `add_model_routes` for the last.
+    """
     tracing = tracing or Tracing()
 
-    def around(answer: Callable[[Exchange], Awaitable[None]]) -> Refusing:
-        handler = Handler(answer, service, metrics, tracing=tracing, logged=logged)
+    def around(answer: Callable[[Exchange], Awaitable[None]], route: str) -> Refusing:
+        handler = Handler(answer, route, service, metrics, tracing=tracing, logged=logged)
         return Refusing(handler, service, metrics)
 
     app = _App(
@@ -74,12 +82,21 @@ def create_app(
         description=DESCRIPTION,
         docs_url=None,
         redoc_url=None,
-        exception_handlers={HTTPException: _not_found},
+        exception_handlers={HTTPException: _not_found, RequestError: _refused},
     )
-    app.add_hot_route("/invocations", around(Invocations(service, metrics, tracing).answer))
+    answer = Invocations(service, metrics, tracing).answer
+    app.add_hot_route("/invocations", around(answer, "/invocations"))
+    if models is not None:
+        app.add_route(INVOKE, around(answer, INVOKE), methods=["POST"], include_in_schema=False)  # type: ignore[arg-type]
+        add_model_routes(app, service, models, keyless=keyless_models)
 
     @app.post("/ping", include_in_schema=False)
-    @app.get("/ping", summary="200 when traffic may come, else 503; POST is the same")
+    @app.get(
+        "/ping",
+        summary="200 when traffic may come, else 503; POST is the same",
+        response_class=Response,
+        responses={503: {"description": "Loading, draining, or not well"}},
+    )
     async def ping() -> Response:
         return Response(status_code=200 if service.healthy else 503)
 
@@ -87,7 +104,7 @@ def create_app(
     async def execution_parameters() -> dict[str, Any]:
         return batch_parameters(service.limits)
 
-    @app.get("/metrics", summary="Prometheus metrics")
+    @app.get("/metrics", summary="Prometheus metrics", response_class=PlainTextResponse)
     async def show_metrics() -> Response:
         return Response(metrics.render(), headers={"content-type": prometheus.CONTENT_TYPE})
 
@@ -99,6 +116,7 @@ def create_app(
                 "version": rag.__version__,
                 "phase": service.phase,
                 "index_version": None if service.engine is None else service.engine.version,
+                "bundles": len(service.engines),
                 "post": "/invocations",
                 "docs": "/docs",
             }
@@ -116,6 +134,14 @@ def batch_parameters(limits: Limits) -> dict[str, Any]:
         "BatchStrategy": "MULTI_RECORD",
         "MaxPayloadInMB": max(1, min(BATCH_PAYLOAD_MB, limits.max_payload_bytes >> 20)),
     }
+
+
+async def _refused(request: Request, error: Exception) -> Response:
+    """A RequestError of a route that is not a question, in the one shape that errors have."""
+    request_id = negotiation.request_id_of(negotiation.read_headers(request.scope["headers"]))
+    problem = problem_of(error, request_id)
+    headers = {name.decode(): value.decode() for name, value in problem.headers}
+    return _json(problem.body(request_id), problem.status, headers)
 
 
 async def _not_found(request: Request, error: Exception) -> Response:

@@ -20,7 +20,10 @@ BOM = b"\xef\xbb\xbf"
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What one request may ask for; milliseconds, bytes, characters and counts as named."""
+    """What one request may ask for; milliseconds, bytes, characters and counts as named.
+
+    `max_lines_bytes` is for JSON Lines bodies, where it is not `max_payload_bytes`.
+    """
 
     default_deadline_ms: int = 50_000
     max_deadline_ms: int = 55_000
@@ -28,7 +31,8 @@ class Limits:
     max_query_chars: int = 8_000
     max_top_k: int = 100
     max_generation_tokens: int = 4_096
-    max_records: int = 20_000
+    max_records: int | None = 20_000
+    max_lines_bytes: int | None = None
     record_concurrency: int = 32
     deadline_per_record: bool = False
 

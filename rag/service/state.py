@@ -54,14 +54,20 @@ class Served:
 class Service:
     """What every route shares: the engines by their bundles' names, limits, and who may ask.
 
-    Lives on the event loop's thread. A request keeps the engine that it began with, whatever
-    happens to its bundle meanwhile.
+    With `multi_model` requests name their bundle. Lives on the event loop's thread. A request
+    keeps the engine that it began with, whatever happens to its bundle meanwhile.
     """
 
     def __init__(
-        self, limits: Limits, *, max_in_flight: int = 1024, access: Access | None = None
+        self,
+        limits: Limits,
+        *,
+        max_in_flight: int = 1024,
+        access: Access | None = None,
+        multi_model: bool = False,
     ) -> None:
         self.limits = limits
+        self.multi_model = multi_model
         self.access = access or Access()
         self.phase = Phase.LOADING
         self._served: dict[str, Served] = {}

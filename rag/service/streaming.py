@@ -27,19 +27,24 @@ Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 STREAMS = (NDJSON, EVENTS)
 WATCH_AFTER_S = 0.02
 """How long a request is worked on before it is watched whether its client is still there."""
+READER_PATIENCE_S = 60.0
+"""For a client to read a piece of a long reply."""
 
 
 class Exchange:
     """One request and its reply under way, since `arrived`, a `time.monotonic()` moment.
 
     Each reply carries the request id and the sanitised custom attributes. `credential` is the API
-    key of the headers, '' for none.
+    key of the headers, '' for none; `bundle` the name of the bundle that is asked.
     """
 
-    def __init__(self, headers: Headers, receive: Receive, send: Send, arrived: float) -> None:
+    def __init__(
+        self, headers: Headers, receive: Receive, send: Send, arrived: float, bundle: str = ""
+    ) -> None:
         self.headers = headers
         self.receive = receive
         self.arrived = arrived
+        self.bundle = bundle
         self.credential = credential_of(headers)
         self.request_id = request_id_of(headers)
         self.status = 0
@@ -67,9 +72,11 @@ class Exchange:
         await self._start(status, media_type, [length, *headers])
         await self._send({"type": "http.response.body", "body": body})
 
-    async def open(self, media_type: str) -> None:
-        """Sends the head of a stream; from here on, failures are frames."""
-        self._media_type = media_type
+    async def open(self, media_type: str, *, frames: bool = True) -> None:
+        """Sends the head of a stream; from here on, failures are frames. Without `frames`, they
+        leave the stream without its end.
+        """
+        self._media_type = media_type if frames else ""
         unbuffered = [(b"cache-control", b"no-cache"), (b"x-accel-buffering", b"no")]
         await self._start(200, media_type, unbuffered)
 
@@ -82,9 +89,17 @@ class Exchange:
             data += b"\n"
         await self._send({"type": "http.response.body", "body": data, "more_body": True})
 
-    async def close(self) -> None:
+    async def piece(self, data: bytes) -> None:
+        """Sends a piece of a stream without frames; ClientLeft where nobody reads it for long."""
+        try:
+            async with asyncio.timeout(READER_PATIENCE_S):
+                await self._send({"type": "http.response.body", "body": data, "more_body": True})
+        except TimeoutError:
+            raise ClientLeft from None
+
+    async def close(self, last: bytes = b"") -> None:
         """Ends a stream."""
-        await self._send({"type": "http.response.body", "body": b""})
+        await self._send({"type": "http.response.body", "body": last})
 
     async def fail(self, problem: Problem) -> None:
         """Tells the client: by status, or by a last frame where a stream has begun."""

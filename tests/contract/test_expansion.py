@@ -11,8 +11,9 @@ from typing import Any
 
 import pytest
 
-from rag.service.app import limits_of, load_engine, make_encoders
+from rag.service.app import limits_of, options_of
 from rag.service.engine import Call, Engine
+from rag.service.engines import EngineMaker
 from rag.service.invocations import whole_reply
 from rag.service.metrics import Metrics
 from rag.service.replies import InvocationReply
@@ -43,10 +44,11 @@ def loop() -> Iterator[asyncio.Runner]:
 
 @pytest.fixture(scope="module")
 def engine(settings: Settings, loop: asyncio.Runner) -> Iterator[Engine]:
-    metrics = Metrics()
-    made = load_engine(settings, metrics, make_encoders(settings, metrics))
+    maker = EngineMaker(options_of(settings), Metrics())
+    made = maker.load(settings.bundle)
     yield made
     loop.run(made.close())
+    loop.run(maker.close())
 
 
 @pytest.mark.parametrize("query", QUESTIONS)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import threading
 from collections.abc import Iterator
 from typing import Any
 
+import httpx
 import pytest
 
 from rag.service.routes import batch_parameters
@@ -120,3 +123,57 @@ def test_records_share_a_deadline_unless_each_has_its_own(launch: Any, own: bool
     late = [line for line in lines if "error" in line]
     assert len(lines) == 12
     assert {line["error"]["type"] for line in late} == (set() if own else {"deadline_exceeded"})
+
+
+BATCH = Limits(deadline_per_record=True, max_records=None, max_lines_bytes=64 << 20)
+
+
+def test_a_long_job_leaves_in_pieces_and_in_order(launch: Any) -> None:
+    count = 25_000
+    with launch(limits=BATCH) as running:
+        body = b"\n".join([b"{}"] * count + [record("lamp")])
+        response = running.post(body, LINES, **{"x-request-id": "j"})
+    assert response.headers["transfer-encoding"] == "chunked"
+    lines = [json.loads(line) for line in response.text.splitlines()]
+    ids = [line["error"]["request_id"] for line in lines[:-1]]
+    assert ids == [f"j-{n}" for n in range(1, count + 1)]
+    assert lines[-1]["passages"][0]["doc_id"] == "en/lamp.md"
+
+
+def test_one_record_is_no_longer_than_a_request(launch: Any) -> None:
+    limits = Limits(deadline_per_record=True, max_lines_bytes=1 << 20, max_payload_bytes=2000)
+    with launch(limits=limits) as running:
+        body = b"\n".join([record("lamp"), record("x" * 3000), record("kettle")])
+        good, long, last = map(json.loads, running.post(body, LINES).text.splitlines())
+        assert running.post(b"x" * (2 << 20), LINES).status_code == 413
+    assert long["error"]["type"] == "payload_too_large"
+    assert good["passages"]
+    assert last["passages"]
+
+
+def test_records_of_a_job_wait_where_the_service_is_full(launch: Any) -> None:
+    with launch(limits=BATCH, queue_max_items=1) as running:
+        text = running.post(b"\n".join([record("lamp")] * 8), LINES).text
+    assert [len(json.loads(line)["passages"]) for line in text.splitlines()] == [1] * 8
+
+
+def test_a_reply_that_breaks_off_does_not_look_whole(launch: Any) -> None:
+    entered, go_on = threading.Event(), threading.Event()
+
+    def block(texts: Any) -> None:
+        entered.set()
+        go_on.wait(60)
+
+    with launch(limits=BATCH, before=block) as running:
+        body = b"\n".join([b"{}"] * 2000 + [record("lamp")])
+        headers = {"content-type": LINES}
+        with running.client.stream(
+            "POST", "/invocations", content=body, headers=headers
+        ) as response:
+            assert response.status_code == 200
+            assert entered.wait(60)
+            drained = asyncio.run_coroutine_threadsafe(running.service.drain(0.0), running.loop)
+            with pytest.raises(httpx.RemoteProtocolError):
+                response.read()
+        go_on.set()
+        drained.result(30)

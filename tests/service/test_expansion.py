@@ -141,7 +141,7 @@ def test_a_failing_endpoint_leaves_the_query(
     assert reply["answer"] == "Hold the power button [1]."
     assert len(reply["degraded"]) == 1
     assert reply["degraded"][0].startswith(f"{method}: ")
-    assert f'rag_degraded_total{{stage="{method}"}} 1.0' in told
+    assert f'rag_degraded_total{{bundle="",stage="{method}"}} 1.0' in told
 
 
 def test_a_generator_that_keeps_no_deadline_is_cut_off(launch: Any) -> None:

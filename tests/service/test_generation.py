@@ -186,7 +186,7 @@ def test_item_22_failure_within_the_stream_is_a_frame(
         assert last["error"]["type"] == "generator_protocol_error"
         assert last["error"]["request_id"] == "s-2"
         metrics = running.client.get("/metrics").text
-        assert 'rag_requests_total{status="502"} 1.0' in metrics
+        assert 'rag_requests_total{bundle="",status="502"} 1.0' in metrics
 
 
 @pytest.mark.parametrize("stream", [False, True])
@@ -200,7 +200,9 @@ def test_item_23_a_client_that_leaves_cancels_its_work(
         assert endpoint.left.wait(60)
         while running.service.in_flight:
             time.sleep(0.005)
-        assert 'rag_requests_total{status="499"} 1.0' in running.client.get("/metrics").text
+        assert (
+            'rag_requests_total{bundle="",status="499"} 1.0' in running.client.get("/metrics").text
+        )
 
 
 def send(running: Any, **body: Any) -> socket.socket:

@@ -430,19 +430,19 @@ def test_concurrent_requests_get_their_own_passages(server: Any) -> None:
 
 def test_metrics_count_what_happened(launch: Any, opened: Any) -> None:
     with launch() as running:
-        running.metrics.index(opened.bundle.manifest.version)
         running.ask()
         running.ask(top_k=0)
         text = running.client.get("/metrics").text
-    assert 'rag_requests_total{status="200"} 1.0' in text
-    assert 'rag_requests_total{status="400"} 1.0' in text
-    assert 'rag_stage_seconds_count{stage="embed"} 1.0' in text
+    assert 'rag_requests_total{bundle="",status="200"} 1.0' in text
+    assert 'rag_requests_total{bundle="",status="400"} 1.0' in text
+    assert 'rag_stage_seconds_count{bundle="",stage="embed"} 1.0' in text
+    assert 'rag_first_token_seconds_count{bundle=""} 1.0' in text
     assert 'rag_batch_items_count{stage="embed"} 1.0' in text
     assert 'rag_batch_items_count{stage="search"} 1.0' in text
-    assert "rag_queue_depth 0.0" in text
+    assert 'rag_queue_depth{stage="embed"} 0.0' in text
     assert "rag_in_flight_requests 0.0" in text
     assert "rag_ready 1.0" in text
-    assert f'rag_index_info{{version="{opened.bundle.manifest.version}"}} 1.0' in text
+    assert f'rag_index_info{{bundle="",version="{opened.bundle.manifest.version}"}} 1.0' in text
 
 
 def test_the_documentation_has_the_schemas(server: Any) -> None:
@@ -456,7 +456,7 @@ def test_the_documentation_has_the_schemas(server: Any) -> None:
     assert set(made["paths"]) == {"/", "/ping", "/invocations", "/execution-parameters", "/metrics"}
     post = made["paths"]["/invocations"]["post"]
     assert set(post["responses"]) == {
-        "200", "400", "401", "403", "406", "413", "415", "429", "500", "502", "503", "504",
+        "200", "400", "401", "403", "404", "406", "413", "415", "429", "500", "502", "503", "504",
     }  # fmt: skip
     schemas = made["components"]["schemas"]
 

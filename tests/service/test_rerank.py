@@ -162,7 +162,7 @@ def test_a_failure_keeps_the_fused_order(
     assert note.startswith("rerank: ")
     assert said in note
     assert reply["answer"] is not None
-    assert 'rag_degraded_total{stage="rerank"} 1.0' in server.client.get("/metrics").text
+    assert 'rag_degraded_total{bundle="",stage="rerank"} 1.0' in server.client.get("/metrics").text
 
 
 @pytest.mark.parametrize("mode", ["answer", "retrieve"])

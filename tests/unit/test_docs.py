@@ -28,7 +28,7 @@ def test_every_setting_is_in_the_readme(name: str) -> None:
 
 
 COMMANDS = {
-    "rag.__main__": ("serve", "search", "ask", "key"),
+    "rag.__main__": ("serve", "search", "ask", "key", "rollback"),
     "indexer.__main__": (
         "build",
         "verify",
