@@ -138,14 +138,17 @@ def test_item_43_what_does_not_fit_is_507_and_the_others_serve(
     assert process.ping() == 200
 
 
-def test_keys_may_be_bound_to_a_bundle(multi: Callable[..., Any], folder: Path) -> None:
+def test_keys_may_be_bound_to_a_bundle(spawn: Callable[..., Any], folder: Path) -> None:
     keys = {
         "keys": [
             {"name": "tenant-a", "key": "key-of-tenant-a-0001", "bundles": ["a"]},
             {"name": "operator", "key": "key-of-operator-0001", "manage": True},
         ]
     }
-    process = multi(RAG_API_KEYS=json.dumps(keys), RAG_MODELS_KEYLESS="false")
+    process = spawn(
+        RAG_MULTI_MODEL="true", RAG_MODELS_DIR=str(folder), RAG_API_KEYS=json.dumps(keys)
+    )
+    process.until(200)
     process.client.headers["x-api-key"] = "key-of-operator-0001"
     for name in ("a", "b"):
         assert load(process, name, folder / name / "model").status_code == 200
