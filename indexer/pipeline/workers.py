@@ -15,6 +15,7 @@ import threading
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as TimedOut
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
@@ -25,6 +26,7 @@ from pebble import ProcessExpired, ProcessPool
 from indexer.pipeline.records import Failure, RawDocument, empty_batch, encode
 from indexer.pipeline.stages import ParseStage, StageOptions, content_digest
 from indexer.stopping import Stop
+from rag.errors import BuildError
 from rag.models.threads import usable_cpus
 
 MIB = 2**20
@@ -141,6 +143,11 @@ class Workers:
         except (TimedOut, ProcessExpired, MemoryError) as error:
             if len(done.batch) == 1:
                 return _failed(done.batch[0], self._reason(error))
+        except BrokenProcessPool:
+            raise BuildError(
+                "the processes that parse were killed from outside, for want of memory perhaps:"
+                " give --workers a smaller number, and run the command again"
+            ) from None
         for raw in done.batch:
             self._submit([raw], first=False)
         return None

@@ -215,5 +215,7 @@ def warm() -> None:
 
 
 if __name__ == "__main__":
+    import rag.index.counting_kernels  # noqa: F401 - builds need them, and importing compiles
+
     index_kernels.warm()
     warm()
