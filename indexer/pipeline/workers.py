@@ -23,7 +23,7 @@ from typing import Any, NamedTuple
 
 from pebble import ProcessExpired, ProcessPool
 
-from indexer.pipeline.records import Failure, RawDocument, empty_batch, encode
+from indexer.pipeline.records import Failure, RawDocument, decode, empty_batch, encode
 from indexer.pipeline.stages import ParseStage, StageOptions, content_digest
 from indexer.stopping import Stop
 from rag.errors import BuildError
@@ -31,9 +31,12 @@ from rag.models.threads import usable_cpus
 
 MIB = 2**20
 _NICENESS = 5  # the encoder and the search for the next batch go first
+_CLOSE = 0.7
+"""Who took this share of the limit has probably been refused more."""
 _AHEAD = 2  # batches a worker has before it, so that it never waits
 
 _stage: ParseStage | None = None
+_suspicious = 0  # bytes of address space
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,7 +174,7 @@ def _failed(raw: RawDocument, reason: str) -> bytes:
 
 
 def _start(options: StageOptions, memory: int) -> None:
-    global _stage
+    global _stage, _suspicious
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the main process decides what ends
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
     os.nice(_NICENESS)
@@ -179,10 +182,25 @@ def _start(options: StageOptions, memory: int) -> None:
     used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
     hard = resource.getrlimit(resource.RLIMIT_AS)[1]
     wanted = used + memory
+    _suspicious = used + int(_CLOSE * memory)
     resource.setrlimit(resource.RLIMIT_AS, (min(wanted, hard) if hard > 0 else wanted, hard))
 
 
 def _run(batch: Sequence[RawDocument]) -> bytes:
     if _stage is None:
         raise RuntimeError("the worker was not started")
-    return _stage(batch)
+    before = _most_memory()
+    payload = _stage(batch)
+    after = _most_memory()
+    # Libraries that get no memory may call the file damaged: lxml does.
+    if before < after and after > _suspicious and decode(payload).failures:
+        if len(batch) > 1:
+            os._exit(1)  # a new process tells by its own peak which of them it was
+        raise MemoryError
+    return payload
+
+
+def _most_memory() -> int:
+    """The most address space that this process has had, in bytes."""
+    status = Path("/proc/self/status").read_text()
+    return int(status.partition("VmPeak:")[2].split(maxsplit=1)[0]) * 1024
