@@ -41,18 +41,20 @@ def publish(folder: Path, output: str, progress: Progress, gate: Gate | None = N
 
 
 def rollback(output: str, version: str | None) -> tuple[str, str]:
-    """Makes `version` current, or the latest earlier one that is whole; returns (before, now).
+    """Makes `version` current, or else the one before, if it is whole; returns (before, now).
 
-    Raises BuildError if there is none, BundleMissing if `version` is not whole, ConditionFailed
-    if someone else published meanwhile.
+    What is left for an earlier one counts as undone: going back again goes further back. Raises
+    BuildError if there is none, BundleMissing if `version` is not whole, ConditionFailed if
+    someone else published meanwhile.
     """
     root = Root(output)
     known = root.current()
     if known is None:
         raise BuildError(f"{root.uri} has no {CURRENT}: nothing was ever published there")
+    earlier = [past.version for past in known.previous if not past.undone]
     if version is None:
         whole = {info.version for info in root.versions() if info.manifest is not None}
-        earlier = [p.version for p in known.previous if p.version in whole - {known.version}]
+        earlier = [version for version in earlier if version in whole]
         if not earlier:
             raise BuildError(
                 f"{root.uri}: no earlier version is left; name one with --to"
@@ -60,18 +62,18 @@ def rollback(output: str, version: str | None) -> tuple[str, str]:
             )
         version = earlier[0]
     root.require(version)
-    point(root, version, not_pruned(root, version, known))
+    point(root, version, not_pruned(root, version, known), undo=version in earlier)
     return known.version, version
 
 
-def point(root: Root, version: str, known: Pointer | None) -> None:
+def point(root: Root, version: str, known: Pointer | None, *, undo: bool = False) -> None:
     """Makes `version` current if the current version is still that of `known` (None: none).
 
     Changes of `CURRENT` that leave the version alone, as pruning makes them, do not count.
     """
     while known is None or known.version != version:
         try:
-            root.point(version, known)
+            root.point(version, known, undo=undo)
             return
         except ConditionFailed:
             now = root.current()

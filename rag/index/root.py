@@ -16,7 +16,7 @@ import time
 import uuid
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from itertools import groupby
 from pathlib import Path
 from shutil import rmtree
@@ -35,10 +35,13 @@ _READERS = 8
 
 @dataclass(frozen=True, slots=True)
 class Past:
-    """A version that was current until `until`, seconds since the epoch."""
+    """A version that was current until `until`, seconds since the epoch; `undone` if it was left
+    for an earlier one.
+    """
 
     version: str
     until: float
+    undone: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +65,7 @@ class Pointer:
                 "version": self.version,
                 "since": self.since,
                 "change": self.change,
-                "previous": [{"version": p.version, "until": p.until} for p in self.previous],
+                "previous": [asdict(past) for past in self.previous],
                 "pruning": dict(self.pruning or {}),
             }
         )
@@ -113,15 +116,19 @@ class Root:
         found = self.store.read_unless(CURRENT, known.etag)
         return None if found is None else _pointer(*found, self.uri)
 
-    def point(self, version: str, known: Pointer | None) -> Pointer:
-        """Makes `version` current if `CURRENT` is still as `known` (None: if there is none).
+    def point(self, version: str, known: Pointer | None, *, undo: bool = False) -> Pointer:
+        """Makes `version` current if `CURRENT` is still as `known` (None: if there is none); with
+        `undo`, the version before counts as undone.
 
         Raises ConditionFailed if someone else changed it meanwhile.
         """
         now = time.time()
         if known is None:
             return self.replace(Pointer(version, since=now), None)
-        past = (Past(known.version, now), *(p for p in known.previous if p.version != version))
+        past = (
+            Past(known.version, now, undo),
+            *(p for p in known.previous if p.version != version),
+        )
         return self.replace(
             replace(known, version=version, since=now, previous=past[:HISTORY]), known
         )
@@ -255,7 +262,8 @@ def _pointer(data: bytes, etag: str, where: str) -> Pointer:
         if not isinstance(version, str) or not version.isalnum():
             raise TypeError("no version")
         previous = tuple(
-            Past(str(p["version"]), float(p["until"])) for p in raw.get("previous", ())
+            Past(str(p["version"]), float(p["until"]), bool(p.get("undone")))
+            for p in raw.get("previous", ())
         )
         pruning = {str(v): float(since) for v, since in raw.get("pruning", {}).items()}
         since, change = float(raw.get("since", 0.0)), str(raw.get("change", ""))
