@@ -98,9 +98,7 @@ def build_collection(
     Uses the writers and the reference formats of a real build. Raises EvaluationError for a
     malformed or empty corpus.
     """
-    chunks = sorted(map(_chunk, dataset.corpus()), key=lambda pair: pair[0])
-    if not chunks:
-        raise EvaluationError(f"{dataset.corpus_path} holds no document; there is nothing to index")
+    chunks = whole_chunks(dataset)
     ids, passages = [chunk_id for chunk_id, _ in chunks], [chunk for _, chunk in chunks]
     texts = [chunk.indexed_text for chunk in passages]
     dense = build_dense(folder, vectors.embed(embedder, "passage", texts, advance), **options.dense)
@@ -126,6 +124,14 @@ def build_collection(
     )
     legs = DenseLeg.open(folder, dense), SparseLeg.open(folder, sparse)
     return Collection(manifest, passages, *legs, analyzer)
+
+
+def whole_chunks(dataset: Dataset) -> list[tuple[str, Chunk]]:
+    """Each document as one passage, with its chunk id, ascending; EvaluationError if none."""
+    chunks = sorted(map(_chunk, dataset.corpus()), key=lambda pair: pair[0])
+    if not chunks:
+        raise EvaluationError(f"{dataset.corpus_path} holds no document; there is nothing to index")
+    return chunks
 
 
 def _chunk(line: CorpusLine) -> tuple[str, Chunk]:

@@ -135,6 +135,14 @@ def build(
     others = np.setdiff1d(np.arange(len(chunks)), rows)
     drawn = draw(known, len(chunks), np.random.default_rng(7))
     vectors[rows], vectors[others] = drawn[:embedded], drawn[embedded:]
+    return write_bundle(target, chunks, vectors, dense, config, measured)
+
+
+def write_bundle(
+    target: Path, chunks: list[tuple[str, Chunk]], vectors: Float32, dense: dict[str, Any],
+    config: EncoderConfig, measured: dict[str, Any],
+) -> Path:  # fmt: skip
+    """Writes and seals what goes with the encoder that lies in `target`; chunks by ascending id."""
     records = one_record_a_document(chunks)
     write_chunks(target, sorted(records.values(), key=lambda r: r.doc_id), iter(chunks))
     built = build_dense(target, vectors, **dense)
@@ -144,7 +152,7 @@ def build(
         for start in range(0, len(chunks), 512)
         for found in analyzer.batch([c.indexed_text for _, c in chunks[start : start + 512]])
     )
-    sparse = build_sparse(target, terms)
+    sparse = build_sparse(target, terms, weight=analyzer.weight)
     (target / "report.json").write_bytes(b'{"skipped":[]}\n')
     references = {
         "encoder": reference(config), "analyzer": analyzer.reference(), "chunker": {},
