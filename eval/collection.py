@@ -18,14 +18,13 @@ from rag import __version__
 from rag.errors import EvaluationError, InvalidFilter
 from rag.index.analyzer import Analyzer, make_analyzer
 from rag.index.dense import DenseLeg, build_dense
+from rag.index.legs import Legs
 from rag.index.manifest import Manifest, chunks_digest, version_id
-from rag.index.protocol import QueryTerms, TermWeights
-from rag.index.queries import QueryAnalysis
 from rag.index.sparse import SparseLeg, build_sparse
 from rag.models.embedder import Embedder
 from rag.models.encoder import reference
 from rag.retrieval.fusion import DEFAULT as DEFAULT_FUSION
-from rag.types import Chunk, Float32, Hits, Int64, RowMask
+from rag.types import Chunk, Int64, RowMask
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +37,7 @@ class IndexOptions:
     fusion: Mapping[str, Any] = field(default_factory=lambda: dict(DEFAULT_FUSION))
 
 
-class Collection:
+class Collection(Legs):
     """An indexed collection; an `Index` with `Evidence` (see rag/index/protocol.py), no filters."""
 
     def __init__(
@@ -49,30 +48,8 @@ class Collection:
         sparse: SparseLeg,
         analyzer: Analyzer,
     ) -> None:
-        self._manifest = manifest
+        super().__init__(manifest, dense, sparse, analyzer)
         self._chunks = chunks
-        self._dense = dense
-        self._sparse = sparse
-        self._queries = QueryAnalysis(analyzer)
-
-    @property
-    def manifest(self) -> Manifest:
-        return self._manifest
-
-    def search_dense(self, vectors: Float32, k: int, allowed: RowMask | None) -> Hits:
-        return self._dense.search(vectors, k, allowed)
-
-    def search_sparse(self, queries: Sequence[str], k: int, allowed: RowMask | None) -> Hits:
-        return self._sparse.search(self._queries.batch(queries), k, allowed)
-
-    def vectors(self, rows: Int64) -> Float32:
-        return self._dense.vectors(rows)
-
-    def passage_terms(self, rows: Int64) -> TermWeights:
-        return self._sparse.passage_terms(rows)
-
-    def query_terms(self, queries: Sequence[str]) -> QueryTerms:
-        return self._sparse.query_terms(self._queries.batch(queries))
 
     def select(self, where: Mapping[str, Any]) -> RowMask:
         raise InvalidFilter("a collection under evaluation has no filters; leave the filter out")

@@ -6,7 +6,7 @@ A bundle is a folder with a manifest. Opening a *root* (rag/index/root.py) opens
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -15,36 +15,32 @@ from rag.errors import BundleCorrupt, BundleMissing, BundleMixed
 from rag.index.analyzer import Analyzer, analyzer_from_reference
 from rag.index.chunks import ChunkStore
 from rag.index.dense import DenseLeg
+from rag.index.legs import Legs
 from rag.index.manifest import Manifest, packed_digest
-from rag.index.protocol import QueryTerms, TermWeights
-from rag.index.queries import QueryAnalysis
 from rag.index.root import fetch, locate
 from rag.index.seal import Progress, read_manifest, verify_files
 from rag.index.sparse import SparseLeg
 from rag.storage import is_remote
-from rag.types import Chunk, Float32, Hits, Int64, RowMask
+from rag.types import Chunk, Int64, RowMask
 
 ENCODER = "encoder"
 
 
-class Bundle:
+class Bundle(Legs):
     """A bundle on this machine's disk, memory-mapped; an `Index` with `Evidence` (see
     rag/index/protocol.py).
 
-    `folder` is where its files lie, `encoder_folder` the query encoder's, `analyzer` the one that
-    made its terms.
+    `folder` is where its files lie, `encoder_folder` the query encoder's.
     """
 
     def __init__(self, folder: Path, manifest: Manifest, analyzer: Analyzer) -> None:
         self.folder = folder
         self.encoder_folder = folder / ENCODER
-        self._manifest = manifest
-        self.analyzer = analyzer
-        self._queries = QueryAnalysis(self.analyzer)
         self._store = ChunkStore.open(folder)
-        self._dense = DenseLeg.open(folder, manifest.dense, manifest.measured.get("dense"))
-        self._sparse = SparseLeg.open(folder, manifest.sparse)
-        rows = {"chunks": self._store.rows, "dense": self._dense.rows, "sparse": self._sparse.rows}
+        dense = DenseLeg.open(folder, manifest.dense, manifest.measured.get("dense"))
+        sparse = SparseLeg.open(folder, manifest.sparse)
+        super().__init__(manifest, dense, sparse, analyzer)
+        rows = {"chunks": self._store.rows, "dense": dense.rows, "sparse": sparse.rows}
         if len({manifest.counts["chunks"], *rows.values()}) != 1:
             raise BundleMixed(
                 f"{folder}: the parts disagree about the number of passages (manifest"
@@ -73,37 +69,9 @@ class Bundle:
         return bundle
 
     @property
-    def dense(self) -> DenseLeg:
-        """The FAISS leg, for callers that place it on a GPU; `search_dense` asks what is set."""
-        return self._dense
-
-    @dense.setter
-    def dense(self, leg: DenseLeg) -> None:
-        self._dense = leg
-
-    @property
-    def manifest(self) -> Manifest:
-        return self._manifest
-
-    @property
     def store(self) -> ChunkStore:
         """The text and metadata, for callers that walk over them."""
         return self._store
-
-    def search_dense(self, vectors: Float32, k: int, allowed: RowMask | None) -> Hits:
-        return self._dense.search(vectors, k, allowed)
-
-    def search_sparse(self, queries: Sequence[str], k: int, allowed: RowMask | None) -> Hits:
-        return self._sparse.search(self._queries.batch(queries), k, allowed)
-
-    def vectors(self, rows: Int64) -> Float32:
-        return self._dense.vectors(rows)
-
-    def passage_terms(self, rows: Int64) -> TermWeights:
-        return self._sparse.passage_terms(rows)
-
-    def query_terms(self, queries: Sequence[str]) -> QueryTerms:
-        return self._sparse.query_terms(self._queries.batch(queries))
 
     def select(self, where: Mapping[str, Any]) -> RowMask:
         return self._store.select(where)
