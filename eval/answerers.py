@@ -10,8 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
-import httpx
-
+from eval.service_client import ServiceClient
 from eval.vectors import Advance
 from rag.answering.answer import Answerer
 from rag.answering.support import Support
@@ -24,7 +23,6 @@ from rag.retrieval.opening import Opened, open_retriever
 from rag.types import Answer, Citation, Passage, Query
 
 DEADLINE_S = 50.0
-_TIMEOUT_S = 70.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,17 +126,15 @@ class ServiceAnswers:
     def __init__(
         self, url: str, *, top_k: int = 5, headers: Mapping[str, str] | None = None
     ) -> None:
-        self._url = url.rstrip("/").removesuffix("/invocations") + "/invocations"
+        self._service = ServiceClient(url, headers=headers)
         self._top_k = top_k
-        self._client = httpx.Client(timeout=_TIMEOUT_S, headers=dict(headers or {}))
-        self._version = ""
         self._generator = ""
 
     @property
     def system(self) -> Mapping[str, Any]:
         return {
-            "url": self._url, "version": self._version, "generator": self._generator,
-            "top_k": self._top_k,
+            "url": self._service.url, "version": self._service.version,
+            "generator": self._generator, "top_k": self._top_k,
         }  # fmt: skip
 
     def answer(self, questions: Sequence[str], advance: Advance) -> list[Reply]:
@@ -149,9 +145,8 @@ class ServiceAnswers:
         return replies
 
     def _one(self, question: str) -> Reply:
-        raw = self._post({"query": question, "top_k": self._top_k})
+        raw = self._service.ask({"query": question, "top_k": self._top_k})
         try:
-            self._check_version(str(raw["index_version"]))
             self._generator = str(raw["generator"])
             citations = tuple(
                 Citation(c["start"], c["end"], tuple(c["passages"]), c["supported"])
@@ -161,34 +156,8 @@ class ServiceAnswers:
             return Reply(raw["answer"], citations, documents, "; ".join(raw["degraded"]))
         except (KeyError, TypeError) as error:
             raise EvaluationError(
-                f"{self._url} answered without {error}; is it this service?"
+                f"{self._service.url} answered without {error}; is it this service?"
             ) from None
-
-    def _post(self, body: Mapping[str, Any]) -> dict[str, Any]:
-        try:
-            response = self._client.post(self._url, json=dict(body))
-            raw = response.json()
-        except httpx.HTTPError as error:
-            raise EvaluationError(
-                f"{self._url} does not answer ({error or type(error).__name__}); start the service"
-            ) from None
-        except ValueError:
-            raise EvaluationError(
-                f"{self._url} answered {response.status_code} without JSON; is it this service?"
-            ) from None
-        if response.status_code != httpx.codes.OK or not isinstance(raw, dict):
-            reason = raw.get("error", {}) if isinstance(raw, dict) else {}
-            message = reason.get("message", response.reason_phrase)
-            raise EvaluationError(f"{self._url} answered {response.status_code}: {message}")
-        return raw
-
-    def _check_version(self, version: str) -> None:
-        if self._version and version != self._version:
-            raise EvaluationError(
-                f"{self._url} changed its index from {self._version} to {version} meanwhile;"
-                " evaluate again"
-            )
-        self._version = version
 
 
 def _generator(opened: Opened, endpoint: GeneratorEndpoint | None) -> Generator:

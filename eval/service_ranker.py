@@ -5,13 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import httpx
-
 from eval.datasets import Dataset
 from eval.rankers import TIMED_TOP_K, Seen, Texts, rank_one_by_one, timed
 from eval.runs import Run
+from eval.service_client import ServiceClient
 from eval.vectors import Advance
-from rag.errors import EvaluationError
 from rag.types import Mode
 
 
@@ -31,21 +29,19 @@ class ServiceRanker:
         fusion: Mapping[str, Any] | None = None,
         fields: Mapping[str, Any] | None = None,
         headers: Mapping[str, str] | None = None,
-        timeout_s: float = 60.0,
     ) -> None:
-        self._url = url.rstrip("/").removesuffix("/invocations") + "/invocations"
+        self._service = ServiceClient(url, headers=headers)
         self._top_k = top_k
         self._fusion = fusion
         self._fields = dict(fields or {})
         self._degraded = 0
-        self._client = httpx.Client(timeout=timeout_s, headers=dict(headers or {}))
-        self._version = ""
 
     @property
     def system(self) -> Mapping[str, Any]:
         fusion = None if self._fusion is None else dict(self._fusion)
         return {
-            "url": self._url, "version": self._version, "fusion": fusion, "depth": self._top_k,
+            "url": self._service.url, "version": self._service.version, "fusion": fusion,
+            "depth": self._top_k,
             **({"fields": self._fields, "degraded": self._degraded} if self._fields else {}),
         }  # fmt: skip
 
@@ -69,29 +65,6 @@ class ServiceRanker:
         }  # fmt: skip
         if self._fusion is not None:
             body["fusion"] = dict(self._fusion)
-        try:
-            reply = self._client.post(self._url, json=body)
-            answer = reply.json()
-        except httpx.HTTPError as error:
-            raise EvaluationError(
-                f"{self._url} does not answer ({error or type(error).__name__}); start the service"
-            ) from None
-        except ValueError:
-            raise EvaluationError(
-                f"{self._url} answered {reply.status_code} without JSON; is it this service?"
-            ) from None
-        if reply.status_code != httpx.codes.OK or not isinstance(answer.get("passages"), list):
-            reason = answer.get("error", {}) if isinstance(answer, dict) else {}
-            message = reason.get("message", reply.reason_phrase)
-            raise EvaluationError(f"{self._url} answered {reply.status_code}: {message}")
-        self._check_version(str(answer.get("index_version", "")))
-        self._degraded += bool(answer.get("degraded"))
-        return list(answer["passages"])
-
-    def _check_version(self, version: str) -> None:
-        if self._version and version != self._version:
-            raise EvaluationError(
-                f"{self._url} changed its index from {self._version} to {version} meanwhile;"
-                " evaluate again"
-            )
-        self._version = version
+        reply = self._service.ask(body, "passages")
+        self._degraded += bool(reply.get("degraded"))
+        return list(reply["passages"])
