@@ -9,6 +9,7 @@ from pathlib import Path
 
 from eval import plots
 from eval.results import Result
+from eval.verdict import verdict
 from rag.errors import EvaluationError
 from rag.page import figure, frame
 
@@ -62,11 +63,13 @@ def _section(result: Result) -> str:
                 _per_query_caption(result),
             )
         )
+    said = verdict(result)
+    summary = "" if said is None else f"<p><strong>{escape(said)}</strong></p>"
     notes = "".join(f'<p class="note">{escape(note)}</p>' for note in result.notes)
     system = escape(json.dumps(result.system, ensure_ascii=False, indent=2))
     return (
         f"<section><h2>{escape(result.dataset)}</h2>"
-        f"<p>{len(result.query_ids):,} judged queries ({escape(result.split)})</p>{notes}"
+        f"<p>{len(result.query_ids):,} judged queries ({escape(result.split)})</p>{summary}{notes}"
         f'<div class="scroll">{_table(result)}</div><br><div class="grid2">{"".join(figures)}</div>'
         f"<details><summary>What was evaluated</summary><pre>{system}</pre></details></section>"
     )

@@ -12,6 +12,7 @@ from rich.table import Table
 from eval.compare import Change, Shown, Side
 from eval.results import Result
 from eval.statistics import Comparison, holm
+from eval.verdict import verdict
 
 SNIPPET_CHARS = 220
 
@@ -33,6 +34,8 @@ def show_result(console: Console, result: Result) -> None:
         table.add_row(f"latency {percentile}, ms", *(f"{value:.1f}" for value in timed))
     console.print(table)
     console.print("[dim]mean, 95 % bootstrap interval[/]")
+    if said := verdict(result):
+        console.print(escape(said))
     for note in result.notes:
         console.print(f"[yellow]note:[/] {escape(note)}")
 
