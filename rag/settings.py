@@ -59,9 +59,10 @@ class Settings(BaseSettings):
         " unset: 90 % of the container's",
     )  # fmt: skip
     models_keyless: bool = Field(
-        False, validation_alias=_platform("SAGEMAKER_MULTI_MODEL", "models_keyless"),
-        description="Managing /models needs no API key: the platform has none",
-    )  # fmt: skip
+        False,
+        description="Managing /models needs no API key; true where the platform, which has none,"
+        " has set SAGEMAKER_MULTI_MODEL",
+    )
     cache_dir: Path = Field(
         Path("/tmp/rag-bundles"),  # noqa: S108 - the one place a container may write
         description="Folder that a bundle from s3:// is copied to",
@@ -321,6 +322,8 @@ def load(**overrides: Any) -> Settings:
     for variable in sorted(os.environ):
         if variable.startswith(PREFIX) and not _known(variable):
             raise ConfigurationError(f"{variable} is not a setting{_nearest(variable)}")
+    if "SAGEMAKER_MULTI_MODEL" in os.environ and "RAG_MODELS_KEYLESS" not in os.environ:
+        overrides.setdefault("models_keyless", True)
     try:
         settings = Settings(**overrides)
     except ValidationError as error:

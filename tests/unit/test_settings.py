@@ -39,6 +39,16 @@ def test_batch_transform_is_told_by_the_platform(monkeypatch: pytest.MonkeyPatch
     assert settings.load().batch_transform
 
 
+def test_only_the_platform_manages_models_without_a_key(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAG_MULTI_MODEL", "true")
+    assert settings.load().multi_model
+    assert not settings.load().models_keyless
+    monkeypatch.setenv("SAGEMAKER_MULTI_MODEL", "true")
+    assert settings.load().models_keyless
+    monkeypatch.setenv("RAG_MODELS_KEYLESS", "false")
+    assert not settings.load().models_keyless
+
+
 def test_a_flag_wins_over_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RAG_BUNDLE", "/a")
     assert settings.load().bundle == "/a"
@@ -137,7 +147,7 @@ def test_every_setting_is_in_the_table_with_a_meaning() -> None:
 
 def test_amounts_have_their_unit_in_the_name() -> None:
     counted = re.compile(
-        r"_(ms|s|bytes|chars|tokens|items|records|threads|concurrency|in_flight|top_k|depth|attempts|failures)$|^port$"
+        r"_(ms|s|bytes|chars|tokens|items|records|threads|concurrency|in_flight|top_k|depth|attempts|failures|ratio)$|^port$"
     )
     for name, field in settings.Settings.model_fields.items():
         if field.annotation in (int, float, int | None):
