@@ -32,7 +32,7 @@ class SupportOptions:
     about sentences of which it can read at least `readable`.
     """
 
-    enough: float = 0.6
+    enough: float = 0.5
     some: float = 0.3
     near: float = 0.6
     readable: float = 0.8

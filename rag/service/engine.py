@@ -157,6 +157,16 @@ class Engine:
         """How many queries wait for the search alone."""
         return self._search.depth
 
+    @property
+    def generator_name(self) -> str:
+        """The name of the model that answers."""
+        return self._generator.name
+
+    @property
+    def rewrites(self) -> bool:
+        """Whether a follow-up can be made a stand-alone query."""
+        return self._expander.expands
+
     async def close(self) -> bool:
         """Fails whoever still waits; True when no thread is left inside a library."""
         ended = await self._give_back(self._encoder)

@@ -26,6 +26,11 @@ class Expander:
         self._generator = generator
         self._pool = max(POOL, max_top_k)
 
+    @property
+    def expands(self) -> bool:
+        """Whether there is a generator to ask."""
+        return self._generator is not None
+
     def validate(self, request: InvocationRequest) -> None:
         """Raises InvalidRequest for an expansion that this service cannot do."""
         if request.query_expansion != "none" and self._generator is None:

@@ -10,6 +10,7 @@ from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
 from rag.service import negotiation, replies
+from rag.service.chat.requests import ChatRequest
 from rag.service.schemas import InvocationRequest
 
 INVOKE = "/models/{name:path}/invoke"
@@ -38,7 +39,7 @@ def document(app: FastAPI) -> dict[str, Any]:
         title=app.title, version=app.version, description=app.description, routes=app.routes
     )
     models: list[type[BaseModel]] = [
-        InvocationRequest, replies.InvocationReply, replies.ErrorReply, *_FRAMES,
+        InvocationRequest, ChatRequest, replies.InvocationReply, replies.ErrorReply, *_FRAMES,
     ]  # fmt: skip
     _, definitions = models_json_schema(
         [(model, "validation") for model in models], ref_template=_REF
@@ -50,6 +51,7 @@ def document(app: FastAPI) -> dict[str, Any]:
         name = {"name": "name", "in": "path", "required": True, "schema": {"type": "string"}}
         named = asked["post"] | {"operationId": "invoke", "parameters": [name]}
         made["paths"]["/models/{name}/invoke"] = {"post": named}
+    made["paths"]["/v1/chat/completions"] = {"post": _chat()}
     return made
 
 
@@ -73,6 +75,28 @@ def _invocations() -> dict[str, Any]:
             "content": {negotiation.JSON: one, negotiation.JSON_LINES[0]: many},
         },
         "responses": {"200": {"description": "Answered", "content": answered}}
+        | {str(k): {"description": v, "content": error} for k, v in _ERRORS.items()},
+    }
+
+
+def _chat() -> dict[str, Any]:
+    completion = {"schema": {"type": "object", "description": "chat.completion, and `rag`"}}
+    chunks = {"schema": {"type": "string", "description": "chat.completion.chunk, [DONE] last"}}
+    error = {negotiation.JSON: {"schema": {"type": "object", "required": ["error"]}}}
+    return {
+        "summary": "Answer as OpenAI's chat completions do",
+        "description": "The last message is the question; `rag` holds what the protocol lacks.",
+        "operationId": "chat_completions",
+        "requestBody": {
+            "required": True,
+            "content": {negotiation.JSON: {"schema": _ref(ChatRequest)}},
+        },
+        "responses": {
+            "200": {
+                "description": "Answered",
+                "content": {negotiation.JSON: completion, negotiation.EVENTS: chunks},
+            }
+        }
         | {str(k): {"description": v, "content": error} for k, v in _ERRORS.items()},
     }
 

@@ -14,6 +14,8 @@ import rag
 from rag.errors import RequestError
 from rag.service import metrics as prometheus
 from rag.service import negotiation, replies
+from rag.service.chat.completions import ChatCompletions
+from rag.service.chat.replies import models_json
 from rag.service.docs_page import add_docs_page
 from rag.service.errors import Problem, problem_of
 from rag.service.handling import Handler, Logged
@@ -89,6 +91,8 @@ def create_app(
     if models is not None:
         app.add_route(INVOKE, around(answer, INVOKE), methods=["POST"], include_in_schema=False)  # type: ignore[arg-type]
         add_model_routes(app, service, models, keyless=keyless_models)
+    chat = "/v1/chat/completions"
+    app.add_hot_route(chat, around(ChatCompletions(service).answer, chat))
 
     @app.post("/ping", include_in_schema=False)
     @app.get(
@@ -103,6 +107,11 @@ def create_app(
     @app.get("/execution-parameters", summary="What batch transform should send")
     async def execution_parameters() -> dict[str, Any]:
         return batch_parameters(service.limits)
+
+    @app.get("/v1/models", summary="The model that answers chat completions")
+    async def chat_models() -> dict[str, Any]:
+        engine = service.engine
+        return models_json("none" if engine is None else engine.generator_name)
 
     @app.get("/metrics", summary="Prometheus metrics", response_class=PlainTextResponse)
     async def show_metrics() -> Response:

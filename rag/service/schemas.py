@@ -147,13 +147,13 @@ def parse_request(body: bytes, limits: Limits) -> InvocationRequest:
     try:
         request = InvocationRequest.model_validate_json(body)
     except ValidationError as error:
-        raise InvalidRequest(_explain(error, InvocationRequest)) from None
-    _check(request, limits)
+        raise InvalidRequest(explain(error, InvocationRequest)) from None
+    check_limits(request, limits)
     return request
 
 
-def _check(request: InvocationRequest, limits: Limits) -> None:
-    """Bounds that belong to this service, not to the protocol."""
+def check_limits(request: InvocationRequest, limits: Limits) -> None:
+    """Bounds that belong to this service, not to the protocol; raises InvalidRequest."""
     if not request.query.strip():
         raise InvalidRequest("query is empty; send the text to search for")
     _at_most("query", len(request.query), limits.max_query_chars, "characters")
@@ -170,7 +170,7 @@ def _at_most(name: str, value: int, most: int, unit: str = "") -> None:
         raise InvalidRequest(f"{name} is {value} {unit}".rstrip() + f"; use at most {most}")
 
 
-def _explain(error: ValidationError, model: type[BaseModel]) -> str:
+def explain(error: ValidationError, model: type[BaseModel]) -> str:
     """The first thing wrong and how many more there are, as one line."""
     details = error.errors(include_url=False, include_input=False)
     # A field that is not known is most often a required one misspelt: it explains more.

@@ -48,7 +48,9 @@ class Exchange:
         self.credential = credential_of(headers)
         self.request_id = request_id_of(headers)
         self.status = 0
-        """The status that was sent; 0 before."""
+        """The status that was sent, or that a failure after it counts as; 0 before."""
+        self.error_body: Callable[[Problem, str], Mapping[str, Any]] = Problem.body
+        """The shape of this route's errors, from the problem and the request id."""
         self._send = send
         self._media_type = ""
         self._attributes = sanitised(headers.attributes)
@@ -89,6 +91,11 @@ class Exchange:
             data += b"\n"
         await self._send({"type": "http.response.body", "body": data, "more_body": True})
 
+    async def data(self, data: bytes) -> None:
+        """Sends one unnamed server-sent event of a stream."""
+        body = b"data: %s\n\n" % data
+        await self._send({"type": "http.response.body", "body": body, "more_body": True})
+
     async def piece(self, data: bytes) -> None:
         """Sends a piece of a stream without frames; ClientLeft where nobody reads it for long."""
         try:
@@ -104,7 +111,7 @@ class Exchange:
     async def fail(self, problem: Problem) -> None:
         """Tells the client: by status, or by a last frame where a stream has begun."""
         if not self.status:
-            body = problem.to_json(self.request_id)
+            body = dumps(self.error_body(problem, self.request_id))
             await self.reply(body, status=problem.status, headers=problem.headers)
         elif self._media_type:
             await self.frame({"type": "error", **problem.body(self.request_id)})

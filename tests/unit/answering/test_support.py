@@ -52,7 +52,7 @@ def test_support_needs_the_terms_and_every_number() -> None:
 
 def test_all_cited_passages_count_together() -> None:
     passages = [passage(1, "alpha beta"), passage(2, "gamma delta")]
-    answer = "alpha beta gamma delta"
+    answer = "alpha beta gamma delta epsilon"
     one, both = Citation(0, len(answer), (1,)), Citation(0, len(answer), (1, 2))
     checked = Support(words).check(answer, [one, both], passages)
     assert [c.supported for c in checked] == [False, True]
@@ -60,7 +60,7 @@ def test_all_cited_passages_count_together() -> None:
 
 def test_a_sentence_that_cites_nothing_needs_one_passage_that_bears_it_out() -> None:
     passages = [passage(1, "alpha beta"), passage(2, "gamma delta")]
-    for said, supported in (("alpha beta", True), ("alpha beta gamma delta", False)):
+    for said, supported in (("alpha beta", True), ("alpha beta gamma delta epsilon", False)):
         [checked] = Support(words).check(said, [Citation(0, len(said), ())], passages)
         assert checked.supported is supported
         assert checked.passages == ()
@@ -68,21 +68,21 @@ def test_a_sentence_that_cites_nothing_needs_one_passage_that_bears_it_out() -> 
 
 def test_the_encoder_decides_where_terms_alone_do_not() -> None:
     passages = [passage(1, "A dog bites. The kettles were all boiled quickly.")]
-    said = "The kettle boils quick."
+    said = "The kettle boils so quick."
     cite = [Citation(0, len(said), (1,))]
     assert Support(words).check(said, cite, passages)[0].supported is False
-    said = "The kettles boil quick."
+    said = "The kettles boil so quick."
     near = Letters()
     assert Support(words, near).check(said, cite, passages)[0].supported is True  # type: ignore[arg-type]
     assert "A dog bites." in near.asked
-    numbered = "The kettles boil quick 9."
+    numbered = "The kettles boil so quick 9."
     cite = [Citation(0, len(numbered), (1,))]
     assert Support(words, near).check(numbered, cite, passages)[0].supported is False  # type: ignore[arg-type]
 
 
 def test_an_encoder_that_cannot_read_the_sentence_is_not_asked() -> None:
     passages = [passage(1, "The kettles were all boiled quickly.")]
-    said = "The kettles boil quick."
+    said = "The kettles boil so quick."
     blind = Letters(readable=0.1)
     checked = Support(words, blind).check(said, [Citation(0, len(said), (1,))], passages)  # type: ignore[arg-type]
     assert checked[0].supported is False
