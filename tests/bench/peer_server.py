@@ -50,13 +50,15 @@ def langchain(corpus: Corpus, vectors: Any, model: str) -> Search:
 def haystack(corpus: Corpus, vectors: Any, model: str) -> Search:
     """A pipeline of both in-memory retrievers and a joiner by reciprocal rank."""
     from haystack import Document, Pipeline
-    from haystack.components.embedders import SentenceTransformersTextEmbedder
     from haystack.components.joiners import DocumentJoiner
     from haystack.components.retrievers.in_memory import (
         InMemoryBM25Retriever,
         InMemoryEmbeddingRetriever,
     )
     from haystack.document_stores.in_memory import InMemoryDocumentStore
+    from haystack_integrations.components.embedders.sentence_transformers import (
+        SentenceTransformersTextEmbedder,
+    )
 
     store = InMemoryDocumentStore(embedding_similarity_function="cosine")
     store.write_documents(

@@ -2,9 +2,9 @@
 
     python3.11 -m venv PEERS
     PEERS/bin/pip install torch==2.13.0
-    PEERS/bin/pip install sentence-transformers haystack-ai txtai lancedb langchain-classic \\
-        langchain-community langchain-huggingface rank-bm25 faiss-cpu bm25s PyStemmer \\
-        fastapi uvicorn
+    PEERS/bin/pip install sentence-transformers haystack-ai sentence-transformers-haystack txtai \\
+        lancedb langchain-classic langchain-community langchain-huggingface rank-bm25 faiss-cpu \\
+        bm25s PyStemmer fastapi uvicorn
     python tests/bench/peers.py --dataset nfcorpus --cache FOLDER --python PEERS/bin/python
 
 Each peer is set up as its own documentation shows (tests/bench/peer_server.py), with the same
