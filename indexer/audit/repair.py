@@ -155,7 +155,7 @@ def _sparse(folder: Path, manifest: Manifest, progress: Progress) -> None:
                 yield from analyzer.batch(texts)
                 step.advance(len(texts))
 
-    build_sparse(folder, terms(), **options)
+    build_sparse(folder, terms(), weight=analyzer.weight, **options)
 
 
 def _dense(folder: Path, manifest: Manifest, progress: Progress) -> None:

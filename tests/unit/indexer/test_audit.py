@@ -100,7 +100,7 @@ def swap_terms(folder: Path) -> None:
     bundle = Bundle.open(folder)
     texts = ChunkStore.open(folder).indexed_texts(0, 99)[::-1]
     shutil.rmtree(folder / "sparse")
-    build_sparse(folder, bundle.analyzer.batch(texts))
+    build_sparse(folder, bundle.analyzer.batch(texts), weight=bundle.analyzer.weight)
     reseal(folder)
 
 
