@@ -33,7 +33,7 @@ ARG ENCODERS=default
 ARG TORCH_SPEC=torch==2.13.0
 ARG TORCH_INDEX_URL=""
 RUN --mount=type=cache,target=/root/.cache/pip sh /build/install-torch.sh
-COPY rag/__init__.py rag/types.py rag/errors.py rag/sentences.py /build/export/rag/
+COPY rag/__init__.py rag/types.py rag/errors.py rag/sentences.py rag/devices.py /build/export/rag/
 COPY rag/index/__init__.py rag/index/manifest.py /build/export/rag/index/
 COPY rag/models /build/export/rag/models
 COPY indexer/__init__.py indexer/exports.py /build/export/indexer/
