@@ -16,17 +16,17 @@ def fit_batch_tokens(
     peak_bytes: Callable[[int], int | None],
     free_bytes: int,
     *,
-    reserved_bytes: int = 0,
+    at_once: int = 1,
     least: int = LEAST_TOKENS,
     most: int = MOST_TOKENS,
 ) -> int:
     """The largest budget of padded tokens, a doubling of `least`, that fits into a device.
 
     `peak_bytes` runs a batch of so many tokens and says what it took at its peak, None where
-    memory ran out. A tenth of `free_bytes`, and `reserved_bytes` (the index), stay free. Raises
+    memory ran out. So many fit `at_once`, and a tenth of `free_bytes` stays free. Raises
     ConfigurationError where not even the least batch fits.
     """
-    usable = int(free_bytes * (1 - KEEP_FREE)) - reserved_bytes
+    usable = int(free_bytes * (1 - KEEP_FREE)) // at_once
     fitting, tokens = 0, least
     while tokens <= most:
         taken = peak_bytes(tokens)
@@ -36,8 +36,7 @@ def fit_batch_tokens(
         tokens *= 2
     if not fitting:
         raise ConfigurationError(
-            f"a batch of {least} tokens does not fit into {free_bytes} free bytes of the device,"
-            f" {reserved_bytes} of them reserved for the index; free memory, or keep the index on"
-            " the CPU"
+            f"{at_once} batches of {least} tokens do not fit into {free_bytes} free bytes of the"
+            " device; free memory there, or keep the index on the CPU"
         )
     return fitting

@@ -8,14 +8,16 @@ from rag.models.batch_fit import fit_batch_tokens
 from rag.models.torch_embedder import TorchEmbedder
 
 
-def fit_to_device(embedder: TorchEmbedder, *, reserved_bytes: int = 0) -> None:
-    """Sets the embedder's budget to the largest batch beside `reserved_bytes` of its GPU."""
+def fit_to_device(embedder: TorchEmbedder, *, at_once: int) -> None:
+    """Sets the embedder's budget to the largest batch of which `at_once` fit into what its GPU has
+    free: what shares the GPU is to be there before.
+    """
     import torch
 
     device = embedder.model.device
     free, _ = torch.cuda.mem_get_info(device)
     embedder.max_batch_tokens = fit_batch_tokens(
-        lambda tokens: _peak(embedder, tokens, device), free, reserved_bytes=reserved_bytes
+        lambda tokens: _peak(embedder, tokens, device), free, at_once=at_once
     )
     torch.cuda.empty_cache()
 

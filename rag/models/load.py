@@ -25,7 +25,6 @@ def load_embedder(
     precision: str = "float32",
     threads: int | None = None,
     speedup: str = "none",
-    reserved_bytes: int = 0,
     on_halved: Callable[[], None] | None = None,
 ) -> Embedder:
     """The embedder for an exported folder.
@@ -33,9 +32,9 @@ def load_embedder(
     `device` is 'auto', 'cpu', 'cuda' or 'cuda:N' (see rag/devices.py); 'cuda:0,1' is a copy on
     each. 'onnx' runs in float32 or int8, on the CPU with `threads` threads (None: all that may be
     used); 'torch' in float32, float16 or bfloat16. `speedup` is 'none', for torch also 'compile'
-    or 'graphs', for onnx on a GPU also 'tensorrt'. On a GPU, torch's batches are as large as its
-    memory allows beside `reserved_bytes`; one that runs out of it all the same is halved, and
-    `on_halved` is called.
+    or 'graphs', for onnx on a GPU also 'tensorrt'. On a GPU, torch's batches are as large as the
+    memory allows that is free now; one that runs out of it all the same is halved, and `on_halved`
+    is called.
     Raises ConfigurationError for anything else, and for a package or a device that is not there.
     """
     if backend not in get_args(Backend):
@@ -56,7 +55,7 @@ def load_embedder(
 
         one = partial(
             load_embedder, folder, backend=backend, precision=precision, threads=threads,
-            speedup=speedup, reserved_bytes=reserved_bytes, on_halved=on_halved,
+            speedup=speedup, on_halved=on_halved,
         )  # fmt: skip
         return ParallelEmbedder([one(device=name) for name in devices])
     device = encoder_device(backend, device)
@@ -79,9 +78,12 @@ def load_embedder(
         folder, device=device, dtype=cast(Dtype, precision), speedup=cast(Speedup, speedup),
         on_halved=on_halved,
     )  # fmt: skip
-    if device != CPU:
-        from rag.models.cuda_memory import fit_to_device
+    if device == CPU:
+        return embedder
+    from rag.models.cuda_memory import fit_to_device
+    from rag.models.parallel_embedder import AHEAD, ParallelEmbedder
 
-        fit_to_device(embedder, reserved_bytes=reserved_bytes)
-        embedder.warm()
-    return embedder
+    fit_to_device(embedder, at_once=AHEAD)
+    embedder.warm()
+    # One slice is tokenised while another computes.
+    return ParallelEmbedder([embedder])

@@ -8,8 +8,9 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
+from rag.devices import CPU
 from rag.errors import ConfigurationError
-from rag.models.embedder import Embedder
+from rag.models.embedder import Budgeted, Embedder
 from rag.models.encoder import EncoderConfig
 from rag.types import Float32, Int64
 
@@ -31,11 +32,22 @@ class ParallelEmbedder:
         if len({embedder.config.digest for embedder in embedders}) > 1:
             raise ConfigurationError("encoders that run in parallel must be copies of one encoder")
         self._slice = slice_size
+        self._copies = list(embedders)
         self._first = embedders[0]
         self._free: queue.SimpleQueue[Embedder] = queue.SimpleQueue()
         for embedder in [*embedders] * AHEAD:
             self._free.put(embedder)
         self._pool = ThreadPoolExecutor(AHEAD * len(embedders), thread_name_prefix="encoder")
+
+    @property
+    def device(self) -> str:
+        """Where the first copy runs."""
+        return self._first.device if isinstance(self._first, Budgeted) else CPU
+
+    @property
+    def max_batch_tokens(self) -> int:
+        """What one copy takes at once: of the one that takes least."""
+        return min(e.max_batch_tokens for e in self._copies if isinstance(e, Budgeted))
 
     @property
     def config(self) -> EncoderConfig:
@@ -66,6 +78,9 @@ class ParallelEmbedder:
             finally:
                 self._free.put(embedder)
 
+        if len(parts) == 1:
+            run(parts[0])
+            return vectors
         for done in [self._pool.submit(run, part) for part in parts]:
             done.result()
         return vectors

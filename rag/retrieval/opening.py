@@ -24,6 +24,9 @@ from rag.types import Query
 
 logger = logging.getLogger(__name__)
 
+ENCODER_ROOM_BYTES = 2 << 30
+"""Of a GPU, beside the encoder's weights: CUDA's own, and batches large enough to keep it busy."""
+
 
 @dataclass(frozen=True, slots=True)
 class Opened:
@@ -60,30 +63,34 @@ def open_retriever(
     return Opened(bundle, embedder, retriever)
 
 
-def place_dense(bundle: Bundle, device: str, search: Search = "auto") -> int:
+def place_dense(bundle: Bundle, device: str, search: Search = "auto") -> None:
     """Moves the bundle's dense leg to `device` ('auto', 'cpu', 'cuda', 'cuda:N', 'cuda:0,1') where
-    it is not the CPU; returns the bytes that it takes there on each.
+    it is not the CPU, and leaves room for the bundle's encoder there.
 
-    Versions of driver, CUDA, PyTorch and FAISS are checked first. Raises ConfigurationError for a
-    GPU that was asked for and cannot be had.
+    To be called before the encoder is loaded, which fits its batches into what is left. Versions
+    of driver, CUDA, PyTorch and FAISS are checked first. Raises ConfigurationError for a GPU that
+    was asked for and cannot be had.
     """
     names = split_devices(device)
     if names == [CPU]:
-        return 0
+        return
     driver = read_driver()
     if names == [AUTO] and not driver.devices:
-        return 0
+        return
     logger.info(check_versions(driver, read_installed()))
     from rag.index.dense import gpu
 
     chosen = [gpu.dense_device(name, driver) for name in names]
     if chosen == [CPU]:
         logger.info("the dense leg runs on the CPU: %s", gpu.faiss_lacks())
-        return 0
+        return
     free = gpu.free_memory([number_of(name) or 0 for name in chosen])
-    bundle.dense, plan = gpu.on_gpu(bundle.dense, chosen, free, search=search)
+    weights = sum(path.stat().st_size for path in bundle.encoder_folder.glob("*.safetensors"))
+    room = ENCODER_ROOM_BYTES + weights
+    bundle.dense, plan = gpu.on_gpu(
+        bundle.dense, chosen, [max(0, size - room) for size in free], search=search
+    )
     logger.info("the dense leg runs on %s: %s", ", ".join(chosen), plan)
-    return plan.bytes_each
 
 
 def load_proven(

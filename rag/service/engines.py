@@ -92,7 +92,7 @@ class EngineMaker:
         """
         options = self._options
         opened = open_bundle(uri, version=version, cache_dir=options.cache_dir)
-        reserved = place_dense(opened, options.dense_device, options.dense_search)
+        place_dense(opened, options.dense_device, options.dense_search)
         searcher = Searcher(opened)
         warm(searcher, opened.manifest.dense["dimension"])
         reranking = self._shared_reranking()
@@ -104,7 +104,6 @@ class EngineMaker:
             precision=options.precision,
             threads=options.threads,
             speedup=options.speedup,
-            reserved_bytes=reserved,
             on_halved=self._metrics.halved,
         )
         endpoint = self._shared_endpoint()

@@ -27,6 +27,7 @@ from indexer.encoders import prepare_encoder
 from indexer.source import Source
 from rag.models.encoder import EncoderConfig, resolve
 from rag.models.load import load_embedder
+from rag.models.torch_embedder import load_sentence_transformer
 from rag.service.encoding import EncoderStage
 from rag.service.vector_cache import VectorCache
 
@@ -58,6 +59,11 @@ def load(options: argparse.Namespace, precision: str, **more: Any) -> Any:
     return load_embedder(
         folder(options.work), backend="torch", device=options.device, precision=precision, **more
     )
+
+
+def plain_model(options: argparse.Namespace, precision: str) -> Any:
+    """The SentenceTransformer itself."""
+    return load_sentence_transformer(folder(options.work), options.device, precision)  # type: ignore[arg-type]
 
 
 def precisions(options: argparse.Namespace) -> tuple[str, ...]:
@@ -96,7 +102,7 @@ def encoder(options: argparse.Namespace, _: Floors) -> list[Line]:
         offline = len(asked) / spent
         name = f"{precision}, speed-up {speedup}"
         of = "plain SentenceTransformer.encode, queries/s"
-        plain = _plain(embedder.model, asked, options.device)
+        plain = _plain(plain_model(options, precision), asked, options.device)
         lines.append(
             {"what": f"{name}: offline", "value": offline, "unit": "q/s", "of": of, "floor": plain}
         )
@@ -140,7 +146,8 @@ def indexing(options: argparse.Namespace, floors: Floors) -> list[Line]:
     for precision in precisions(options):
         embedder = load(options, precision)
         lengths = np.minimum(embedder.query_tokens(passages), embedder.config.max_tokens)
-        work = float(_flops(embedder.model, lengths).sum())
+        model = plain_model(options, precision)
+        work = float(_flops(model, lengths).sum())
         spent = seconds(lambda e=embedder: e.embed_passages(passages), options.device, 1)  # type: ignore[misc]
         rate = len(passages) / spent
         name = f"{precision}: {rate * lengths.mean():,.0f} tokens/s, batches of"
@@ -150,7 +157,7 @@ def indexing(options: argparse.Namespace, floors: Floors) -> list[Line]:
                 "FLOPs of the model at the measured bfloat16 rate",
                 floors.flops * len(passages) / work,
             ),
-            ("plain SentenceTransformer.encode", _plain(embedder.model, passages, options.device)),
+            ("plain SentenceTransformer.encode", _plain(model, passages, options.device)),
         ):
             line = {"what": name, "value": rate, "unit": "passages/s", "of": of, "floor": floor}
             lines.append(line)

@@ -51,29 +51,40 @@ def write_dense(
 ) -> None:
     """Writes the files of `spec`, in place of those that may be there.
 
-    On `gpus` lists are trained, and float32 graphs built where FAISS has CAGRA.
+    On `gpus` lists are trained and filled, and float32 graphs built where FAISS has CAGRA.
     """
     if threads is not None:
         faiss.omp_set_num_threads(threads)
     check_finite(vectors)
     refinement = new_refinement(spec, vectors)
-    if gpus and spec.kind == "hnsw" and spec.storage == "float32" and gpu_build.has_cagra():
-        index = gpu_build.build_graph(spec, vectors, gpus[0])
-        adding = [refinement]
-    else:
-        trainer = gpu_build.clustering_index(spec.dimension, gpus) if gpus else None
-        index = new_index(spec, vectors, trainer)
-        adding = [index, refinement]
-    for start in range(0, len(vectors), ROWS_AT_ONCE):
-        block = np.ascontiguousarray(vectors[start : start + ROWS_AT_ONCE])
-        for each in adding:
-            if each is not None:
-                each.add(block)
+    index = _on_gpus(spec, vectors, gpus) if gpus else None
+    if index is None:
+        index = new_index(spec, vectors)
+    for each in (index, refinement):
+        # What a GPU has built holds all of them already.
+        if each is not None and each.ntotal == 0:
+            _add(each, vectors)
     (folder / FILE).parent.mkdir(parents=True, exist_ok=True)
     faiss.write_index(index, str(folder / FILE))
     (folder / REFINEMENT).unlink(missing_ok=True)
     if refinement is not None:
         faiss.write_index(refinement, str(folder / REFINEMENT))
+
+
+def _on_gpus(spec: Spec, vectors: Float32, gpus: Sequence[int]) -> Any | None:
+    """As much of the index as GPUs can do; None for what they cannot."""
+    if spec.kind == "hnsw" and spec.storage == "float32" and gpu_build.has_cagra():
+        return gpu_build.build_graph(spec, vectors, gpus[0])
+    if spec.kind != "ivf":
+        return None
+    index = new_index(spec, vectors, gpu_build.clustering_index(spec.dimension, gpus))
+    filled = gpu_build.fill_lists(index, spec, vectors, gpus[0])
+    return index if filled is None else filled
+
+
+def _add(index: Any, vectors: Float32) -> None:
+    for start in range(0, len(vectors), ROWS_AT_ONCE):
+        index.add(np.ascontiguousarray(vectors[start : start + ROWS_AT_ONCE]))
 
 
 def check_finite(vectors: Float32) -> None:

@@ -1,4 +1,4 @@
-"""Building on GPUs what a CPU reads afterwards: lists trained there, graphs by CAGRA.
+"""Building on GPUs what a CPU reads afterwards: lists trained and filled, graphs by CAGRA.
 
 CAGRA: Ootomo et al., "CAGRA: Highly Parallel Graph Construction and Approximate Nearest Neighbor
 Search for GPUs", ICDE 2024.
@@ -13,13 +13,31 @@ import numpy as np
 
 from rag.errors import ConfigurationError
 from rag.index.dense.factory import METRIC, faiss
+from rag.index.dense.gpu_plan import gpu_problem
 from rag.index.dense.spec import Spec
 from rag.types import Float32
+
+ROWS_AT_ONCE = 262_144
 
 
 def clustering_index(dimension: int, gpus: Sequence[int]) -> Any:
     """What k-means assigns with: copies on every GPU, so that each takes its share of the rows."""
     return faiss.index_cpu_to_gpus_list(faiss.IndexFlatIP(dimension), gpus=list(gpus))
+
+
+def fill_lists(index: Any, spec: Spec, vectors: Float32, gpu: int) -> Any | None:
+    """A trained IVF index with all of `vectors`, assigned and encoded on a GPU; None where FAISS
+    has no GPU form of it, so that the CPU is to add them.
+    """
+    if gpu_problem(spec) is not None:
+        return None
+    resources = faiss.StandardGpuResources()
+    copied = faiss.index_cpu_to_gpu(resources, gpu, index)
+    for start in range(0, len(vectors), ROWS_AT_ONCE):
+        copied.add(np.ascontiguousarray(vectors[start : start + ROWS_AT_ONCE]))
+    filled = faiss.index_gpu_to_cpu(copied)
+    filled.nprobe = spec.numbers["nprobe"]
+    return filled
 
 
 def has_cagra() -> bool:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -17,6 +19,9 @@ from rag.models.parallel_embedder import ParallelEmbedder
 from rag.models.tokenizer import Tokens
 from rag.models.torch_embedder import TorchEmbedder
 from rag.models.torch_forward import make_forward
+from rag.service.encoding import EncoderStage
+from rag.service.metrics import Metrics
+from rag.service.vector_cache import VectorCache
 
 TEXTS = [f"passage {i} " + "about memory " * (i % 7) for i in range(60)] + ["기억 장치"]
 
@@ -102,9 +107,9 @@ def test_the_largest_batch_that_fits_beside_the_index() -> None:
 
     assert fit_batch_tokens(peak, 10**9) == 16_384
     assert fit_batch_tokens(peak, 10_000_000) == 8_192
-    assert fit_batch_tokens(peak, 10_000_000, reserved_bytes=5_000_000) == 2_048
+    assert fit_batch_tokens(peak, 10_000_000, at_once=2) == 4_096
     assert fit_batch_tokens(lambda tokens: tokens, 10**9) == 262_144
-    with pytest.raises(ConfigurationError, match="does not fit into 100 free bytes"):
+    with pytest.raises(ConfigurationError, match="1 batches of 512 tokens do not fit into 100"):
         fit_batch_tokens(peak, 100)
 
 
@@ -113,6 +118,8 @@ def test_copies_share_the_work_and_give_the_same_vectors(folder: Path) -> None:
     both = ParallelEmbedder([one, TorchEmbedder(folder)], slice_size=7)
     for embed in ("embed_passages", "embed_queries"):
         assert np.abs(getattr(both, embed)(TEXTS) - getattr(one, embed)(TEXTS)).max() < 1e-5
+    assert both.max_batch_tokens == one.max_batch_tokens
+    assert both.device == "cpu"
     assert both.embed_passages([]).shape == (0, one.config.dimension)
     assert np.array_equal(both.readable(TEXTS), one.readable(TEXTS))
     limit(one, 3)
@@ -120,6 +127,29 @@ def test_copies_share_the_work_and_give_the_same_vectors(folder: Path) -> None:
         both.embed_passages(TEXTS)
     with pytest.raises(ConfigurationError, match="no encoder to run in parallel"):
         ParallelEmbedder([])
+
+
+def test_no_request_is_lost_when_the_encoder_runs_out_of_memory(folder: Path) -> None:
+    """Through the service's batcher: everyone gets the vector of their text, and it is counted."""
+    metrics = Metrics()
+    embedder = TorchEmbedder(folder, on_halved=metrics.halved)
+    limit(embedder, 60)
+    truth = TorchEmbedder(folder).embed_queries(TEXTS)
+
+    async def ask() -> list[Any]:
+        stage = EncoderStage(
+            embedder, cache=VectorCache(0), batch_max_tokens=100_000, max_waiting=100
+        )
+        deadline = time.monotonic() + 300
+        try:
+            return await asyncio.gather(*(stage.encode(t, deadline=deadline) for t in TEXTS))
+        finally:
+            await stage.close()
+
+    found = np.stack([encoding.query.vector for encoding in asyncio.run(ask())])
+    assert np.abs(found - truth).max() < 1e-5
+    assert embedder.halvings > 0
+    assert f"rag_batches_halved_total {float(embedder.halvings)}" in metrics.render().decode()
 
 
 def test_graphs_need_a_gpu_and_small_shapes(folder: Path) -> None:
