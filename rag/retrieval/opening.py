@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from rag.accelerator import check_versions, read_installed
-from rag.devices import AUTO, CPU, number_of, read_driver, split_devices
-from rag.errors import BundleMixed
+from rag.devices import AUTO, CPU, Driver, number_of, read_driver, split_devices
+from rag.errors import BundleMixed, ConfigurationError
 from rag.index.bundle import Bundle, open_bundle
 from rag.index.dense.gpu_plan import Search
 from rag.index.seal import Progress
@@ -69,7 +69,7 @@ def place_dense(bundle: Bundle, device: str, search: Search = "auto") -> None:
 
     To be called before the encoder is loaded, which fits its batches into what is left. Versions
     of driver, CUDA, PyTorch and FAISS are checked first. Raises ConfigurationError for a GPU that
-    was asked for and cannot be had.
+    was asked for and cannot be had; 'auto' says so in the log and stays on the CPU.
     """
     names = split_devices(device)
     if names == [CPU]:
@@ -77,13 +77,21 @@ def place_dense(bundle: Bundle, device: str, search: Search = "auto") -> None:
     driver = read_driver()
     if names == [AUTO] and not driver.devices:
         return
+    try:
+        _to_gpu(bundle, names, driver, search)
+    except ConfigurationError as error:
+        if names != [AUTO]:
+            raise
+        logger.warning("the dense leg runs on the CPU: %s", error)
+
+
+def _to_gpu(bundle: Bundle, names: list[str], driver: Driver, search: Search) -> None:
     logger.info(check_versions(driver, read_installed()))
     from rag.index.dense import gpu
 
     chosen = [gpu.dense_device(name, driver) for name in names]
     if chosen == [CPU]:
-        logger.info("the dense leg runs on the CPU: %s", gpu.faiss_lacks())
-        return
+        raise ConfigurationError(gpu.faiss_lacks() or "it was asked to")
     free = gpu.free_memory([number_of(name) or 0 for name in chosen])
     weights = sum(path.stat().st_size for path in bundle.encoder_folder.glob("*.safetensors"))
     room = ENCODER_ROOM_BYTES + weights
