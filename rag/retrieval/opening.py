@@ -86,7 +86,8 @@ def place_dense(bundle: Bundle, device: str, search: Search = "auto") -> None:
 
 
 def _to_gpu(bundle: Bundle, names: list[str], driver: Driver, search: Search) -> None:
-    logger.info(check_versions(driver, read_installed()))
+    if driver.devices:
+        logger.info(check_versions(driver, read_installed()))
     from rag.index.dense import gpu
 
     chosen = [gpu.dense_device(name, driver) for name in names]
