@@ -72,7 +72,7 @@ def precisions(options: argparse.Namespace) -> tuple[str, ...]:
 
 def check(options: argparse.Namespace, _: Floors) -> list[Line]:
     """Cosine with float32 on the CPU, and the share of the same ten hits, by precision."""
-    asked, passages = texts(64), texts(200 if options.small else 4000)
+    asked, passages = texts(8 if options.small else 64), texts(24 if options.small else 4000)
     cpu = load_embedder(folder(options.work), backend="torch", device="cpu")
     truth, queries = cpu.embed_passages(passages), cpu.embed_queries(asked)
     best = np.argsort(-(queries @ truth.T), axis=1)[:, :10]
@@ -94,7 +94,7 @@ def check(options: argparse.Namespace, _: Floors) -> list[Line]:
 def encoder(options: argparse.Namespace, _: Floors) -> list[Line]:
     """Queries a second through the service's batcher, against the best offline rate."""
     lines: list[Line] = []
-    asked = [text[:120] for text in texts(512 if options.small else 16_384)]
+    asked = [text[:120] for text in texts(16 if options.small else 16_384)]
     speedups = ("none",) if options.device == "cpu" else ("none", "graphs")
     for precision, speedup in itertools.product(precisions(options), speedups):
         embedder = load(options, precision, speedup=speedup)
@@ -107,7 +107,8 @@ def encoder(options: argparse.Namespace, _: Floors) -> list[Line]:
             {"what": f"{name}: offline", "value": offline, "unit": "q/s", "of": of, "floor": plain}
         )
         for clients in CLIENTS[:2] if options.small else CLIENTS:
-            rate, times = asyncio.run(_through_batcher(embedder, asked, clients))
+            each = 2 if options.small else QUERIES_EACH
+            rate, times = asyncio.run(_through_batcher(embedder, asked, clients, each))
             p50, p99 = np.percentile(times, [50, 99]) * 1e3
             what = f"{name}: {clients} clients (p50 {p50:.2f} ms, p99 {p99:.2f} ms)"
             of = "the offline rate, queries/s"
@@ -116,7 +117,7 @@ def encoder(options: argparse.Namespace, _: Floors) -> list[Line]:
 
 
 async def _through_batcher(
-    embedder: Any, asked: Sequence[str], clients: int
+    embedder: Any, asked: Sequence[str], clients: int, each: int
 ) -> tuple[float, list[float]]:
     """Queries a second and the seconds of each, of so many callers that ask one after another."""
     stage = EncoderStage(
@@ -126,9 +127,9 @@ async def _through_batcher(
     times: list[float] = []
 
     async def client(number: int) -> None:
-        for i in range(QUERIES_EACH):
+        for i in range(each):
             began = time.perf_counter()
-            text = f"{number} {i} {asked[(number * QUERIES_EACH + i) % len(asked)]}"
+            text = f"{number} {i} {asked[(number * each + i) % len(asked)]}"
             await stage.encode(text, deadline=time.monotonic() + 60)
             times.append(time.perf_counter() - began)
 
@@ -141,7 +142,7 @@ async def _through_batcher(
 
 def indexing(options: argparse.Namespace, floors: Floors) -> list[Line]:
     """Passages a second, against the model's FLOPs at the device's rate, and plain encode."""
-    passages = texts(200 if options.small else 20_000)
+    passages = texts(16 if options.small else 20_000)
     lines: list[Line] = []
     for precision in precisions(options):
         embedder = load(options, precision)
@@ -194,7 +195,7 @@ def service(options: argparse.Namespace, _: Floors) -> list[Line]:
         )
         try:
             _wait(server)
-            times = [_ask(text) for text in texts(20 if options.small else 300)]
+            times = [_ask(text) for text in texts(10 if options.small else 300)]
         finally:
             server.send_signal(signal.SIGTERM)
             server.wait(40)

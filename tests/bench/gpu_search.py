@@ -29,7 +29,7 @@ Line = dict[str, Any]
 def search(options: argparse.Namespace, floors: Floors) -> list[Line]:
     if options.device != CPU and (lacking := faiss_lacks()):
         raise SystemExit(lacking)
-    sizes = options.rows or ((5_000,) if options.small else ROWS)
+    sizes = options.rows or ((2_000,) if options.small else ROWS)
     lines = own_indexes(options, sizes[0])
     for rows in sizes:
         lines += scan(options, floors, rows)
