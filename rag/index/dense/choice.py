@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -29,8 +29,10 @@ RECALL_TARGET = 0.98
 EXACT_UP_TO = 20_000
 """So few rows are scanned in about a millisecond: no index is faster enough to lose recall for."""
 EF_SEARCH = (32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024)
-NPROBE = (4, 8, 16, 24, 32, 48, 64, 96, 128, 192, 256, 512)
-CANDIDATES = (32, 64, 128, 256, 512)
+NPROBE = (4, 8, 16, 24, 32, 48, 64, 96, 128, 160, 192, 224, 256, 320, 384, 512)
+CANDIDATES = (32, 64, 96, 128, 192, 256)
+"""More nominees cost more than more lists do, for the same recall."""
+MOST_CANDIDATES = 1024
 TRIALS = Path("dense.trials")
 
 Note = Callable[..., None]
@@ -187,21 +189,22 @@ def tune(
     """`spec` with the least search options whose recall@10 reaches `target`, and that recall; with
     those of the highest recall where none reaches it.
     """
-    best, best_recall = spec, -1.0
-    for tried in _steps(spec):
-        leg = DenseLeg.open(folder, tried.reference(), threads=threads)
-        reached = recall(leg, sample, 10)
-        if reached > best_recall:
-            best, best_recall = tried, reached
-        if reached >= target:
-            break
-    if spec.kind == "ivf" and best_recall >= target:
-        for count in CANDIDATES:
-            tried = _with(best, candidates=count)
-            reached = recall(DenseLeg.open(folder, tried.reference(), threads=threads), sample, 10)
+
+    def measured(steps: Iterable[Spec]) -> tuple[Spec, float]:
+        best, best_recall = spec, -1.0
+        for tried in steps:
+            leg = DenseLeg.open(folder, tried.reference(), threads=threads)
+            reached = recall(leg, sample, 10)
+            if reached > best_recall:
+                best, best_recall = tried, reached
             if reached >= target:
-                return tried, reached
-    return best, best_recall
+                break
+        return best, best_recall
+
+    best, reached = measured(_steps(spec))
+    if spec.kind == "ivf" and reached >= target:
+        return measured(_with(best, candidates=count) for count in CANDIDATES)
+    return best, reached
 
 
 def _steps(spec: Spec) -> Iterator[Spec]:
@@ -212,6 +215,7 @@ def _steps(spec: Spec) -> Iterator[Spec]:
         lists = spec.numbers["lists"]
         for value in sorted({min(value, lists) for value in NPROBE}):
             yield _with(spec, nprobe=value, candidates=CANDIDATES[-1])
+        yield _with(spec, nprobe=min(NPROBE[-1], lists), candidates=MOST_CANDIDATES)
     else:
         yield spec
 
