@@ -99,7 +99,9 @@ def wheel_of(faiss: tuple[str, str] | None) -> Wheel | None:
         if wheel.package == faiss[0] and wheel.first <= numbers < wheel.end:
             return wheel
     known = ", ".join(f"{w.package} {_dotted(w.first)} to below {_dotted(w.end)}" for w in TABLE)
-    raise ConfigurationError(f"{faiss[0]} {faiss[1]} is not one that was tried: use {known}")
+    raise ConfigurationError(
+        f"{faiss[0]} {faiss[1]} is not in the table of what goes together; use {known}"
+    )
 
 
 def table() -> str:
