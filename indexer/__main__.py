@@ -52,6 +52,7 @@ def main() -> None:
     for library in ("sentence_transformers", "transformers"):
         logging.getLogger(library).setLevel(logging.ERROR)
     try:
+        build.check_variables(os.environ)
         code = app(standalone_mode=False)
     except BuildStopped as stopped:
         print(f"rag-indexer: {stopped}", file=sys.stderr)

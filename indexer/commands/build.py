@@ -6,7 +6,9 @@ are read from the same definition.
 
 from __future__ import annotations
 
+import difflib
 import tempfile
+from collections.abc import Mapping
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -25,7 +27,8 @@ from indexer.sagemaker import Flag
 from rag.errors import ConfigurationError
 from rag.storage import is_remote
 
-CONTEXT: dict[str, Any] = {"auto_envvar_prefix": "RAG_INDEXER"}
+PREFIX = "RAG_INDEXER"
+CONTEXT: dict[str, Any] = {"auto_envvar_prefix": PREFIX}
 """Every option is also a variable: --chunk-size is RAG_INDEXER_CHUNK_SIZE."""
 
 HELP = """Index every document below SOURCE and publish the bundle at OUTPUT.
@@ -62,6 +65,15 @@ def flags(*but: str) -> list[Flag]:
         for p in command().params
         if p.name not in but
     ]
+
+
+def check_variables(environment: Mapping[str, str]) -> None:
+    """Raises ConfigurationError for a RAG_INDEXER_* variable that is no option of `build`."""
+    known = [f"{PREFIX}_{p.name.upper()}" for p in command().params]
+    for variable in sorted(environment):
+        if variable.startswith(f"{PREFIX}_") and variable not in known:
+            near = difflib.get_close_matches(variable, known, 1, cutoff=0.0)[0]
+            raise ConfigurationError(f"{variable} is not known; did you mean {near}?")
 
 
 def build(

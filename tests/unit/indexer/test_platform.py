@@ -19,7 +19,7 @@ from typing import Any
 
 import pytest
 
-from indexer.commands.build import flags
+from indexer.commands.build import CONTEXT, check_variables, command, flags
 from indexer.metric_lines import METRICS, definitions
 from indexer.sagemaker import Layout, as_arguments, documents_channel
 from rag.errors import ConfigurationError
@@ -98,6 +98,16 @@ def test_item_31_a_wrong_hyperparameter_is_named() -> None:
         as_arguments({"chunck_size": "5"}, flags())
     with pytest.raises(ConfigurationError, match="true or false"):
         as_arguments({"strict": "perhaps"}, flags())
+
+
+def test_item_40_every_option_is_also_a_variable(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAG_INDEXER_CHUNK_SIZE", "77")
+    monkeypatch.setenv("RAG_INDEXER_STRICT", "true")
+    given = command().make_context("build", ["--source", "a", "--output", "b"], **CONTEXT).params
+    assert (given["chunk_size"], given["strict"]) == (77, True)
+    check_variables({"RAG_INDEXER_CHUNK_SIZE": "77", "RAG_PORT": "1"})
+    with pytest.raises(ConfigurationError, match="did you mean RAG_INDEXER_CHUNK_SIZE"):
+        check_variables({"RAG_INDEXER_CHUNKSIZE": "77"})
 
 
 def test_items_32_and_34_a_read_only_input_gives_a_model_that_serves(
