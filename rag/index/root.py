@@ -230,7 +230,8 @@ def fetch(uri: str, cache_dir: Path, version: str | None = None) -> Path:
     """Copies the remote bundle at `uri` (a bundle, or a root's `version` or else its current one)
     below `cache_dir`; returns its folder.
 
-    The copy appears under its version id only when it is complete.
+    The copy appears under its version id only when it is complete; of one that fails nothing is
+    left.
     """
     store = bundle_store(uri, version)
     manifest = remote_manifest(store)
@@ -239,20 +240,25 @@ def fetch(uri: str, cache_dir: Path, version: str | None = None) -> Path:
         return target
     cache_dir.mkdir(parents=True, exist_ok=True)
     partial = Path(tempfile.mkdtemp(prefix=f".{manifest.version}.", dir=cache_dir))
+    try:
+        _download(store, manifest, partial)
+        partial.rename(target)
+    except OSError:
+        if not (target / NAME).is_file():  # another process may have finished the same copy first
+            raise
+    finally:
+        rmtree(partial, ignore_errors=True)
+    return target
+
+
+def _download(store: Store, manifest: Manifest, folder: Path) -> None:
     for name in sorted(manifest.files):
-        path = partial / name
+        path = folder / name
         if ".." in Path(name).parts or Path(name).is_absolute():
             raise BundleCorrupt(f"{store.uri}/{NAME} names '{name}', outside the bundle")
         path.parent.mkdir(parents=True, exist_ok=True)
         store.download(name, path)
-    (partial / NAME).write_bytes(manifest.to_bytes())
-    try:
-        partial.rename(target)
-    except OSError:
-        if not (target / NAME).is_file():
-            raise
-        rmtree(partial)  # another process finished the same copy first
-    return target
+    (folder / NAME).write_bytes(manifest.to_bytes())
 
 
 def _pointer(data: bytes, etag: str, where: str) -> Pointer:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 from collections.abc import Iterator
+from copy import deepcopy
 from typing import Any
 
 VALID: tuple[dict[str, Any], ...] = (
@@ -67,13 +68,15 @@ def _mutated(value: Any, chance: random.Random) -> Any:
         key = chance.choice(list(value))
         what = chance.randrange(5)
         if what == 0:
-            value[key] = chance.choice(ODD)
+            value[key] = deepcopy(chance.choice(ODD))
         elif what == 1:
             del value[key]
         elif what == 2:
-            value[chance.choice(("$and", "nonsense", key + "x", "", "top_k"))] = value[key]
+            value[chance.choice(("$and", "nonsense", key + "x", "", "top_k"))] = deepcopy(
+                value[key]
+            )
         elif what == 3:
-            value[key] = [value[key]] * chance.choice((1, 2, 70))
+            value[key] = deepcopy([value[key]] * chance.choice((1, 2, 70)))
         else:
             value[key] = _mutated(value[key], chance)
         return value
@@ -81,7 +84,7 @@ def _mutated(value: Any, chance: random.Random) -> Any:
         place = chance.randrange(len(value))
         value[place] = _mutated(value[place], chance)
         return value
-    return chance.choice(ODD)
+    return deepcopy(chance.choice(ODD))
 
 
 def _broken(body: bytes, chance: random.Random) -> bytes:

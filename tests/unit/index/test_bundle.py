@@ -9,10 +9,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from rag.errors import BundleCorrupt, BundleError, BundleMissing, BundleMixed, BundleTooNew
+from rag.errors import (
+    BundleCorrupt,
+    BundleError,
+    BundleMissing,
+    BundleMixed,
+    BundleTooNew,
+    ObjectNotFound,
+)
 from rag.index.bundle import Bundle, open_bundle
 from rag.index.manifest import NAME, canonical, parse
-from rag.index.root import CURRENT, current_version, locate
+from rag.index.root import CURRENT, current_version, fetch, locate
 from rag.index.seal import read_manifest
 from rag.types import NO_ROW
 
@@ -137,6 +144,19 @@ def test_a_root_leads_to_its_current_version(sample_bundle: Path, tmp_path: Path
 def test_a_bad_pointer_is_refused(pointer: bytes) -> None:
     with pytest.raises(BundleCorrupt, match=CURRENT):
         current_version(pointer, "somewhere")
+
+
+def test_of_a_copy_that_fails_nothing_is_left(copy: Path, tmp_path: Path) -> None:
+    cache = tmp_path / "cache"
+    missing = next(path for path in copy.rglob("*") if path.suffix == ".faiss")
+    missing.rename(tmp_path / "elsewhere")
+    for _ in range(2):
+        with pytest.raises(ObjectNotFound, match="faiss"):
+            fetch(str(copy), cache)
+        assert list(cache.iterdir()) == []
+    (tmp_path / "elsewhere").rename(missing)
+    assert (fetch(str(copy), cache) / "manifest.json").is_file()
+    assert len(list(cache.iterdir())) == 1
 
 
 def test_nothing_there_is_said(tmp_path: Path) -> None:
