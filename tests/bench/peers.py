@@ -46,10 +46,10 @@ from rag.models.encoder import EncoderConfig, resolve
 from rag.types import Float32
 
 CLIENTS = 16
-ALONE = 40
+ALONE = 30
 """Queries asked one after the other, for the latency without load."""
 MEASURE = "nDCG@10"
-PEERS = ("langchain", "haystack", "txtai", "lancedb", "plain")
+PEERS = ("plain", "langchain", "haystack", "lancedb", "txtai")
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,9 +97,11 @@ def measure(
         run[query_id] = ranking(query_id, found, scores)
     ndcg = means(per_query(run, dataset.qrels, [MEASURE]))[MEASURE]
     client.close()
-    return Measured(
+    found = Measured(
         name, rate, ndcg, statistics.median(alone), server.cold_start_s, server.mib("Rss")
     )
+    print(json.dumps(asdict(found)), flush=True)
+    return found
 
 
 def ours(bundle: Path, dataset: Dataset, rounds: int) -> Measured:
