@@ -258,7 +258,7 @@ def test_compiling_ahead_fills_the_cache(tmp_path: Path) -> None:
     )
     subprocess.run([sys.executable, "-c", code], env=environment, check=True)
     assert {path.name for path in tmp_path.rglob("*.nbc")} == compiled
-    assert len(compiled) == 5
+    assert any(name.startswith("kernels.search_postings") for name in compiled)
 
 
 @pytest.mark.parametrize("method", ["lucene", "bm25l"])
