@@ -14,9 +14,6 @@ from indexer.commands import audit, build, platform, report, verify, versions
 from indexer.stopping import EXIT_CODE
 from rag.errors import BuildStopped, RagError
 
-UsageError: type[Exception] = typer.BadParameter.__mro__[1]
-"""What the parser raises for a command line that it does not understand."""
-
 app = typer.Typer(
     name="rag-indexer",
     help="Turns documents into sealed bundles that `rag serve` answers from.",
@@ -60,7 +57,7 @@ def main() -> None:
     except RagError as error:
         print(f"rag-indexer: {error}", file=sys.stderr)
         sys.exit(1)
-    except UsageError as error:
+    except platform.UsageError as error:
         tell = getattr(error, "format_message", error.__str__)
         print(f"rag-indexer: {tell()}", file=sys.stderr)
         sys.exit(2)

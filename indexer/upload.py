@@ -13,6 +13,7 @@ from indexer.progress import Progress
 from rag import multipart
 from rag.errors import ConditionFailed, StorageError
 from rag.index.manifest import Manifest
+from rag.index.seal import sha256_of
 from rag.storage import ObjectInfo, Store, is_remote
 
 WORKERS = 4
@@ -92,8 +93,8 @@ def _replace(store: Store, name: str, path: Path, there: ObjectInfo, claim: clai
     with tempfile.TemporaryDirectory(prefix="rag-upload-") as work:
         copy = Path(work, "copy")
         store.download(name, copy)
-        found = _sha256(copy)
-    if found == _sha256(path):
+        found = sha256_of(copy)
+    if found == sha256_of(path):
         return
     claims.check(store, claim)
     # A folder's ETag is the content's digest; that of its listing is made of time and size.
@@ -113,8 +114,3 @@ def _etag(path: Path) -> str:
 
 def _md5(data: bytes) -> hashlib._Hash:
     return hashlib.md5(data, usedforsecurity=False)
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as handle:
-        return hashlib.file_digest(handle, "sha256").hexdigest()

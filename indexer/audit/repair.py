@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import shutil
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -22,7 +21,7 @@ from rag.index.dense.build import write_dense
 from rag.index.dense.spec import resolve
 from rag.index.manifest import NAME, Manifest, canonical
 from rag.index.root import bundle_store, remote_manifest
-from rag.index.seal import inventory, write_manifest
+from rag.index.seal import inventory, sha256_of, write_manifest
 from rag.index.sparse import build_sparse
 from rag.models.load import load_embedder
 from rag.storage import Store, is_remote
@@ -96,7 +95,7 @@ def put_back(store: Store, folder: Path, before: Manifest, after: Manifest) -> l
             with tempfile.TemporaryDirectory(prefix="rag-fsck-") as work:
                 copy = Path(work, "copy")
                 store.download(name, copy)
-                found = _sha256(copy)
+                found = sha256_of(copy)
             if found == entry.sha256:
                 continue
             etag = there[name].etag if is_remote(store.uri) else found
@@ -136,7 +135,7 @@ def _fetch_healthy(
             except ObjectNotFound:
                 left.add(part_of(name))
             else:
-                if _sha256(path) != manifest.files[name].sha256:
+                if sha256_of(path) != manifest.files[name].sha256:
                     left.add(part_of(name))
             step.advance()
     return left | {part for part in broken if not any(part_of(n) == part for n in names)}
@@ -178,8 +177,3 @@ def _report(folder: Path, manifest: Manifest) -> None:
     """The reasons of skipped documents are lost; their number is in the manifest."""
     lost = {"skipped": [], "lost": manifest.counts["skipped"]}
     (folder / REPORT).write_bytes(canonical(lost))
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as handle:
-        return hashlib.file_digest(handle, "sha256").hexdigest()

@@ -27,7 +27,7 @@ def inventory(folder: Path) -> dict[str, FileEntry]:
             raise BundleCorrupt(f"{name} is a symbolic link; a bundle holds plain files only")
         if name != NAME:
             _sync(path)
-            files[name] = FileEntry(path.stat().st_size, _sha256(path))
+            files[name] = FileEntry(path.stat().st_size, sha256_of(path))
     return files
 
 
@@ -88,7 +88,7 @@ def _problem(folder: Path, name: str, entry: FileEntry, digests: bool) -> Except
         return BundleCorrupt(
             f"{path} is truncated: {size} of {entry.size} bytes; copy the bundle again"
         )
-    if size > entry.size or (digests and _sha256(path) != entry.sha256):
+    if size > entry.size or (digests and sha256_of(path) != entry.sha256):
         return BundleCorrupt(
             f"{path} was altered or belongs to another version: its bytes are not those that the"
             " manifest names; copy or build the bundle again"
@@ -103,7 +103,8 @@ def _files(folder: Path) -> Iterator[Path]:
             yield Path(parent, name)
 
 
-def _sha256(path: Path) -> str:
+def sha256_of(path: Path) -> str:
+    """The file's SHA-256, 64 hex digits, without holding it in memory."""
     with path.open("rb") as handle:
         return hashlib.file_digest(handle, "sha256").hexdigest()
 
