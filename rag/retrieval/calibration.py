@@ -6,8 +6,8 @@ log-odds = slope · part + trust · (a + b · apart) + (1 - trust) · (c + d · 
 of a query, so the order stays: `apart` is how many deviations the best cosine lies above the mean
 cosine between passages of the index, `covered` the best coverage, and `trust` whether the encoder
 reads the query (see rag/retrieval/feedback.py). Logistic calibration: Platt, Advances in Large
-Margin Classifiers, 1999. Fitted and tested by tests/bench/calibration.py, whose output says how
-well it holds on collections that the fit has not seen.
+Margin Classifiers, 1999. tests/bench/calibration.py fits it anew, and says how well it holds on
+collections that a fit has not seen.
 """
 
 from __future__ import annotations
