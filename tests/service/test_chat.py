@@ -196,7 +196,9 @@ def test_a_client_that_leaves_cancels_the_work_at_the_endpoint(
         assert endpoint.left.wait(60)
         while server.service.in_flight:
             time.sleep(0.005)
-        assert 'rag_requests_total{status="499"} 1.0' in server.client.get("/metrics").text
+        assert (
+            'rag_requests_total{bundle="",status="499"} 1.0' in server.client.get("/metrics").text
+        )
 
 
 def test_keys_and_their_filters_hold_here_too(launch: Any) -> None:
