@@ -166,6 +166,44 @@ def test_of_two_publishers_one_wins_and_the_other_says_so(
     assert len(Root(s3_prefix).versions()) == 4
 
 
+@pytest.mark.parametrize("key", ["manifest.json", "chunks.arrow", "CURRENT"])
+def test_a_build_killed_while_it_publishes_is_finished_by_the_next(
+    key: str,
+    launcher: Any,
+    wire: Any,
+    tiny_encoder: Path,
+    encoder_cache: Path,
+    s3_endpoint: str,
+    s3_prefix: str,
+    tmp_path: Path,
+    reader: Reader,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    (tmp_path / "documents").mkdir()
+    (tmp_path / "documents/pump.md").write_text("# Pump\n\nHow to prime the pump.\n")
+    arguments = ["build", "--source", str(tmp_path / "documents"), "--output", s3_prefix,
+                 "--encoder", str(tiny_encoder), "--encoder-cache", str(encoder_cache),
+                 "--index", "flat", "--workers", "1", "--quiet"]  # fmt: skip
+    assert launcher.run(*arguments)[0] == 0
+    before = reader(s3_prefix)
+    (tmp_path / "documents/valve.md").write_text("# Valve\n\nHow to close the valve.\n")
+
+    def kill_at_key(number: int, method: str, path: str) -> str:
+        return "kill after" if method == "PUT" and path.endswith(key) else "pass"
+
+    wire.plan = kill_at_key
+    wire.on_kill = lambda: os.kill(launcher.pid, signal.SIGKILL)
+    monkeypatch.setenv("AWS_ENDPOINT_URL", wire.url)
+    code, said = launcher.run(*arguments)
+    monkeypatch.setenv("AWS_ENDPOINT_URL", s3_endpoint)
+    assert code == -signal.SIGKILL, said
+    assert (reader(s3_prefix) == before) == (key != "CURRENT")
+    code, said = launcher.run(*arguments)
+    assert code == 0, said
+    assert reader(s3_prefix) != before
+    assert sum(info.manifest is not None for info in Root(s3_prefix).versions()) == 2
+
+
 def test_a_large_file_goes_up_in_parts_and_only_once(
     s3_prefix: str, s3_endpoint: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
