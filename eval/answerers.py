@@ -91,7 +91,7 @@ class BundleAnswers:
 
     async def _all(self, questions: Sequence[str], advance: Advance) -> list[Reply]:
         generator = _generator(self._opened, self._endpoint)
-        support = Support(self._opened.bundle.analyzer.terms, self._opened.embedder)
+        support = Support(self._opened.bundle.analyzer.words, self._opened.embedder)
         answerer = Answerer(generator, support=support, abstain_below=ANSWERABLE)
         replies = []
         try:
@@ -165,7 +165,7 @@ def _generator(opened: Opened, endpoint: GeneratorEndpoint | None) -> Generator:
         return OpenAIGenerator(endpoint.url, endpoint.model, api_key=endpoint.api_key)
     embedder = opened.embedder
     return ExtractiveGenerator(
-        opened.bundle.analyzer.terms, embedder.embed_passages, embedder.embed_queries
+        opened.bundle.analyzer.words, embedder.embed_passages, embedder.embed_queries
     )
 
 

@@ -85,6 +85,21 @@ class Analyzer:
         """
         return self.batch([text])[0]
 
+    def words(self, text: str) -> list[str]:
+        """The terms that are words: without the bigrams where Korean is there as morphemes too.
+        For those who compare what sentences say.
+        """
+        if self._korean != "kiwi+bigram":
+            return self.terms(text)
+        normal = normalize(text)
+        found = self._words.terms(normal)
+        if normal.isascii():
+            return found
+        found.extend(han_kana_bigrams(normal))
+        if has_hangul(normal):
+            found.extend(korean.morphemes([normal])[0])
+        return found
+
     def weight(self, term: str) -> float:
         """How much a term counts: half where Korean is there twice, as morphemes and as bigrams,
         so that a Korean word counts no more than an English one beside it.

@@ -111,7 +111,7 @@ class EngineMaker:
         generator = endpoint or self._extractive(opened, encoder.embedder)
         answerer = Answerer(
             generator,
-            support=Support(opened.analyzer.terms, encoder.embedder),
+            support=Support(opened.analyzer.words, encoder.embedder),
             template=options.template,
             templates=options.templates,
             allowed=options.template_choices,
@@ -167,7 +167,7 @@ class EngineMaker:
 
     def _extractive(self, bundle: Bundle, embedder: Embedder) -> Generator:
         return load_generator(
-            self._options.generator, terms=bundle.analyzer.terms, embedder=embedder
+            self._options.generator, terms=bundle.analyzer.words, embedder=embedder
         )
 
     def _shared_endpoint(self) -> Generator | None:

@@ -45,7 +45,7 @@ class Pair(NamedTuple):
 
 def pairs(bundle: str) -> Iterator[Pair]:
     opened = open_retriever(bundle)
-    support = Support(opened.bundle.analyzer.terms, opened.embedder)
+    support = Support(opened.bundle.analyzer.words, opened.embedder)
     dataset = load_sample()
     for query_id, text in dataset.queries.items():
         metadata = dataset.metadata[query_id]

@@ -100,7 +100,7 @@ class Running:
 
 
 def _engine(opened: Opened) -> Engine:
-    terms, embedder = opened.bundle.analyzer.terms, opened.embedder
+    terms, embedder = opened.bundle.analyzer.words, opened.embedder
     generator = ExtractiveGenerator(terms, embedder.embed_passages, embedder.embed_queries)
     stage = EncoderStage(embedder, cache=VectorCache(0), batch_max_tokens=8192, max_waiting=256)
     return Engine(
@@ -446,7 +446,7 @@ def test_a_chat_model_answers_through_the_answerer(opened: Opened) -> None:
     passages = opened.retriever.search([Query(QUESTION, top_k=3)])[0].passages
     sentence = passages[0].chunk.text.split(". ")[0].replace("\n", " ") + "."
     model = FakeListChatModel(responses=[f"{sentence} [1]"])
-    answerer = Answerer(LangChainGenerator(model), support=Support(opened.bundle.analyzer.terms))
+    answerer = Answerer(LangChainGenerator(model), support=Support(opened.bundle.analyzer.words))
 
     async def ask() -> list[Any]:
         stream = answerer.stream(QUESTION, passages, deadline=time.monotonic() + 60)

@@ -186,7 +186,7 @@ def launch(opened: Opened) -> Callable[..., contextlib.AbstractContextManager[Ru
         metrics.watch(service)
         embedder = opened.embedder
         searched_by = embedder if before is None else TappedEmbedder(embedder, before)
-        terms = opened.bundle.analyzer.terms
+        terms = opened.bundle.analyzer.words
         expander = Expander(generator)
         generator = generator or ExtractiveGenerator(
             terms, embedder.embed_passages, embedder.embed_queries

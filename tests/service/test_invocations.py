@@ -453,7 +453,10 @@ def test_the_documentation_has_the_schemas(server: Any) -> None:
         assert address.startswith("/")
         assert len(server.client.get(address).content) > 1000
     made = server.client.get("/openapi.json").json()
-    assert set(made["paths"]) == {"/", "/ping", "/invocations", "/execution-parameters", "/metrics"}
+    assert set(made["paths"]) == {
+        "/", "/ping", "/invocations", "/execution-parameters", "/metrics",
+        "/v1/chat/completions", "/v1/models",
+    }  # fmt: skip
     post = made["paths"]["/invocations"]["post"]
     assert set(post["responses"]) == {
         "200", "400", "401", "403", "404", "406", "413", "415", "429", "500", "502", "503", "504",

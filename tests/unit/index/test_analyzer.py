@@ -291,3 +291,11 @@ def test_references_from_elsewhere_are_refused(auto: Analyzer, fields: dict[str,
 def test_bad_options(name: str, options: dict[str, str], message: str) -> None:
     with pytest.raises(ConfigurationError, match=message):
         make_analyzer(name, **options)
+
+
+def test_words_are_the_terms_without_bigrams_beside_morphemes() -> None:
+    analyzer = make_analyzer("auto")
+    assert analyzer.words("연차 휴가는 며칠인가요?") == ["연차", "휴가", "며칠"]
+    assert analyzer.words("the limit of 검색") == ["limit", "검색"]
+    english = make_analyzer("english")
+    assert english.words("limits 검색") == english.terms("limits 검색")
