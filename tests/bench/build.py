@@ -5,6 +5,7 @@
     python tests/bench/build.py incremental --data DATA [--passages N]
     python tests/bench/build.py memory      --data DATA [--passages N]
     python tests/bench/build.py bm25        --data DATA [--passages N]
+    python tests/bench/build.py cpu         --data DATA --encoders EXPORTS [--passages N]
 
 DATA has the folders scale/, documents/ and answers/. Passages are real text; beyond what there is
 they are repeated under other ids. Where it is said so, random unit vectors stand in the encoder's
@@ -321,6 +322,70 @@ def _encoder_rate(bundle: Path, rows: Sequence[dict[str, str]]) -> float:
     return len(texts) / seconds
 
 
+def cpu(data: Path, work: Path, count: int) -> None:
+    """The stages' time of processors, which other work on the machine hardly changes."""
+    from indexer.build import BuildOptions
+    from indexer.encoders import CPU_BATCH_TOKENS
+    from indexer.pipeline.records import Mark, RawDocument, decode
+    from indexer.pipeline.stages import ParseStage
+    from indexer.setup import Setup
+    from rag.models.onnx_embedder import OnnxEmbedder
+    from rag.models.torch_embedder import TorchEmbedder
+
+    setup = Setup(Source(str(data)), BuildOptions())
+    stage = ParseStage(setup.stage_options())
+
+    def spent(call: Callable[[], Any]) -> tuple[Any, float]:
+        started = time.process_time()
+        return call(), time.process_time() - started
+
+    print("| format | documents | library, CPU s | stage, CPU s | ratio |\n|---|--:|--:|--:|--:|")
+    for name, (folder, loop) in FORMATS.items():
+        files = [file.read_bytes() for file in sorted((data / folder).rglob(f"*.{name}"))[:25]]
+        files = _readable(files, loop, name)
+        raws = [RawDocument(Mark("k", "e"), f"x.{name}", "x", file) for file in files]
+        _, alone = spent(lambda: [loop(file) for file in files])  # noqa: B023
+        _, ours = spent(lambda: stage(raws))  # noqa: B023
+        print(
+            f"| {name} | {len(files)} | {alone:.2f} | {ours:.2f} | {ours / alone:.2f} |", flush=True
+        )
+
+    rows = list(passages(data, count, step=max(1, 570_000 // count)))
+    raws = [RawDocument(Mark("k", "e"), row["_id"], "u", row["text"].encode(), None, "jsonl",
+                        row.get("title", ""), {}) for row in rows]  # fmt: skip
+    batch, parsed = spent(lambda: decode(stage(raws)))
+    texts = batch.texts(np.arange(len(batch.tokens)))
+    encoders = work / "encoder"
+    shutil.copytree(
+        next(p for p in (work / "encoders").iterdir() if _is_default(p)) / "encoder", encoders
+    )
+    onnx = OnnxEmbedder(encoders, threads=1, max_batch_tokens=CPU_BATCH_TOKENS)
+    torch = TorchEmbedder(encoders)
+    ways = {
+        "ONNX Runtime, one thread a caller (the build's)": lambda: onnx.embed_passages(texts),
+        "PyTorch, length-sorted": lambda: torch.embed_passages(texts),
+        "SentenceTransformer.encode(batch_size=32)": lambda: torch.model.encode(
+            texts, batch_size=32, show_progress_bar=False
+        ),
+    }
+    print(f"{len(texts)} chunks, {batch.tokens.mean():.0f} tokens on average")
+    print("| way | chunks per CPU second |\n|---|--:|")
+    found: dict[str, tuple[Any, float]] = {}
+    for name, way in ways.items():
+        found[name] = spent(way)
+        print(f"| {name} | {len(texts) / found[name][1]:.1f} |", flush=True)
+    ours = found["ONNX Runtime, one thread a caller (the build's)"]
+    other = found["PyTorch, length-sorted"]
+    print(f"| parsing, chunking and analysing | {len(texts) / parsed:.0f} |")
+    print(f"the encoder's part of both: {ours[1] / (ours[1] + parsed):.1%}")
+    print(f"worst cosine of the two: {np.einsum('nd,nd->n', ours[0], other[0]).min():.7f}")
+
+
+def _is_default(export: Path) -> bool:
+    about = json.loads((export / "encoder" / "encoder.json").read_text(encoding="utf-8"))
+    return bool(about["dimension"] == 384)
+
+
 class Peak:
     """The most memory that this process and its children hold at once (PSS, bytes)."""
 
@@ -450,6 +515,8 @@ def main() -> None:
                 incremental(given.data, work, given.passages or 100_000)
             case "memory":
                 memory(given.data, work, given.passages or 1_000_000)
+            case "cpu":
+                cpu(given.data, work, given.passages or 120)
             case "bm25":
                 bm25(given.data, work, given.passages or 100_000)
             case what:
