@@ -496,9 +496,13 @@ def main() -> None:
     parser.add_argument("--passages", type=int)
     parser.add_argument("--seconds", type=float, default=8.0)
     parser.add_argument("--turns", type=int, default=2)
+    parser.add_argument("--formats", help="Of `parsing` and `cpu`, with commas (default: all).")
     parser.add_argument("--encoders", type=Path, help="Folder that keeps exported encoders.")
     given = parser.parse_args()
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
+    if given.formats is not None:
+        for name in set(FORMATS) - set(given.formats.split(",")):
+            del FORMATS[name]
     if given.what.startswith("bm25-"):
         bm25_one(given.data, given.what.removeprefix("bm25-"))
         return
