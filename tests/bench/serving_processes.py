@@ -11,6 +11,7 @@ import os
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -30,16 +31,16 @@ class Served:
         self.port = port
         base = {k: v for k, v in os.environ.items() if not k.startswith(("RAG_", "SAGEMAKER_"))}
         began = time.perf_counter()
+        self._log = tempfile.TemporaryFile()  # noqa: SIM115 - closed by stop
         self._process = subprocess.Popen(
-            command, env=base | environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
+            command, env=base | environment, stdout=subprocess.DEVNULL, stderr=self._log
         )
         while not self._answers():
             if self._process.poll() is not None:
-                stderr = self._process.stderr
-                raise SystemExit(f"{command} ended: {stderr.read().decode() if stderr else ''}")
+                self._log.seek(0)
+                raise SystemExit(f"{command} ended: {self._log.read().decode()}")
             time.sleep(0.002)
         self.cold_start_s = time.perf_counter() - began
-        os.set_blocking(self._process.stderr.fileno(), False)  # type: ignore[union-attr]
 
     def _answers(self) -> bool:
         try:
@@ -70,6 +71,7 @@ class Served:
     def stop(self) -> None:
         self._process.terminate()
         self._process.wait(40)
+        self._log.close()
 
 
 @contextlib.contextmanager
