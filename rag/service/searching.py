@@ -8,12 +8,16 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from rag.models.embedder import EncodedQuery
+from rag.models.threads import usable_cpus
 from rag.retrieval.searcher import Searcher
 from rag.service.batching import Batcher, BatchStats
 from rag.types import Passage, Query
 
 BATCH_QUERIES = 32
 """Few enough that nobody waits long for a batch to end, many enough to share its fixed cost."""
+
+WORKERS = 4
+"""At most: a search spends half of its time outside of the interpreter's lock."""
 
 
 class Searched(NamedTuple):
@@ -46,6 +50,7 @@ class SearchStage:
             budget=BATCH_QUERIES,
             max_waiting=max_waiting,
             name="search",
+            workers=min(WORKERS, usable_cpus()),
             stalled_after_s=stalled_after_s,
             observe=observe,
         )
