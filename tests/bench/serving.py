@@ -157,14 +157,16 @@ def start(bundle: Path) -> Any:
     """Cold starts, with the files in the page cache, and memory against the files' size."""
     manifest = json.loads((bundle / "manifest.json").read_bytes())
     files = sum(entry["size"] for entry in manifest["files"].values()) / 2**20
-    starts = []
+    starts, processor = [], []
     for _ in range(4):
         with rag_serve(bundle) as service:
             starts.append(service.cold_start_s)
+            processor.append(service.cpu_s())
             memory = {name: service.mib(name) for name in ("Pss", "Rss")}
             torch = service.maps("libtorch")
     return {
-        "cold_start_s": statistics.median(starts[1:]), "starts_s": starts, "files_mib": files,
+        "cold_start_s": statistics.median(starts[1:]), "starts_s": starts,
+        "processor_s": statistics.median(processor), "files_mib": files,
         "memory_mib": memory, "of_files": memory["Pss"] / files, "torch": torch,
     }  # fmt: skip
 
@@ -190,17 +192,23 @@ def main() -> None:
     queries = read_queries(given.data)
     path = given.folder / "queries.jsonl"
     write_bodies(queries, path)
-    result: dict[str, Any] = {"queries": len(queries), "passages": given.passages}
+    tell("queries", {"queries": len(queries), "passages": given.passages})
+    peak = 0.0
     if given.only in (None, "start"):
-        result["start"] = start(bundle)
+        tell("start", start(bundle))
     if given.only in (None, "saturated"):
-        result["saturated"] = saturated(bundle, queries, path, given)
+        found = saturated(bundle, queries, path, given)
+        peak = found["rates"]["service_64"]
+        tell("saturated", found)
     if given.only in (None, "cached"):
-        result["cached"] = cached(bundle, path, given)
+        tell("cached", cached(bundle, path, given))
     if given.only in (None, "overload"):
-        rates = result.get("saturated", {}).get("rates", {})
-        result["overload"] = overload(bundle, path, given, rates.get("service_64", 0.0))
-    print(json.dumps(result, indent=1, default=float))
+        tell("overload", overload(bundle, path, given, peak))
+
+
+def tell(name: str, found: Any) -> None:
+    """Prints one part as soon as it is known."""
+    print(json.dumps({name: found}, indent=1, default=float), flush=True)
 
 
 if __name__ == "__main__":
