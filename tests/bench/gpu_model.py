@@ -186,7 +186,8 @@ def service(options: argparse.Namespace, _: Floors) -> list[Line]:
         build(Source(str(SAMPLE)), bundle, BuildOptions(backend="onnx"))
     environment = {
         **os.environ, "RAG_BUNDLE": str(bundle), "RAG_PORT": str(PORT), "RAG_HOST": "127.0.0.1",
-        "RAG_DEVICE": options.device, "RAG_ENCODER_BACKEND": "torch",
+        "RAG_DEVICE": options.device,
+        "RAG_ENCODER_BACKEND": "onnx" if options.device == "cpu" else "torch",
         "RAG_ENCODER_PRECISION": "float32" if options.device == "cpu" else "float16",
     }  # fmt: skip
     with tempfile.TemporaryFile() as log:
