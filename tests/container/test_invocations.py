@@ -56,12 +56,12 @@ def test_item_17_25_mib_are_accepted_and_more_is_413(served: Any) -> None:
 
 
 def test_item_18_custom_attributes_are_echoed_only_sanitised(served: Any) -> None:
-    reply = served.ask(headers={CUSTOM: "request_id=abc-1,unknown=\t<script>"})
+    reply = served.ask(headers={CUSTOM: "request_id=abc-1,note=a\tb,api_key=top-secret"})
     assert reply.status == 200
-    echoed = reply.headers.get(CUSTOM.lower(), "")
-    assert "<" not in echoed
-    assert echoed.isascii()
+    echoed = reply.headers[CUSTOM.lower()]
+    assert echoed.startswith("request_id=abc-1,note=ab")
     assert echoed.isprintable()
+    assert "top-secret" not in echoed
     assert reply.json()["request_id"] == "abc-1"
 
 
