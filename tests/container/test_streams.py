@@ -30,7 +30,7 @@ def test_item_21_the_first_part_leaves_before_the_last_is_made(talking: Any) -> 
         found = frames(response)
         assert first_words(found)["text"]
         assert service.inside("touch", "/tmp/go-on") == 0
-        assert [frame["type"] for frame in found][-1] == "final"
+        assert [frame["type"] for frame in found][-1] == "done"
 
 
 def test_item_22_a_failure_before_the_stream_is_a_status(talking: Any) -> None:
