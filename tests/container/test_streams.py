@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -50,7 +49,8 @@ def test_item_22_a_failure_within_the_stream_is_a_frame(talking: Any) -> None:
 def test_item_23_a_caller_that_leaves_cancels_its_work(talking: Any) -> None:
     with talking("drip") as service:
         with service.endpoint.stream(QUESTION) as response:
-            first_words(frames(response))
+            found = frames(response)
+            first_words(found)
             assert not service.has("/tmp/left")
         service.until(lambda: service.has("/tmp/left"))
         assert service.endpoint.ping() == 200
@@ -60,13 +60,11 @@ def test_item_24_requests_in_flight_finish_after_sigterm(talking: Any) -> None:
     with talking("stepwise") as service, ThreadPoolExecutor(1) as pool:
         asked = pool.submit(service.ask)
         service.until(lambda: service.has("/tmp/entered"))
-        stopping = threading.Thread(target=service.container.stop, args=(GRACE_S,))
-        stopping.start()
+        service.container.signal("TERM")
         service.until(lambda: service.endpoint.ping() == 503)
         assert service.inside("touch", "/tmp/go-on") == 0
         assert asked.result().json()["answer"] == "Hold the power button [1]."
-        stopping.join()
-        assert service.container.exit_code == 0
+        assert service.container.wait(GRACE_S) == 0
 
 
 def test_item_24_hung_streams_do_not_hold_the_exit(talking: Any) -> None:
