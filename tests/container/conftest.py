@@ -108,6 +108,7 @@ def documents(tmp_path_factory: pytest.TempPathFactory) -> Path:
         path = folder / name
         path.parent.mkdir(exist_ok=True)
         path.write_text(text, encoding="utf-8")
+    folder.chmod(0o755)
     return folder
 
 

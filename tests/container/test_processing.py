@@ -55,12 +55,12 @@ def test_item_39_a_failure_is_an_exit_code_and_a_short_message(
 def test_item_40_plain_run_with_flags_works_without_opt_ml(
     engine: Any, indexer: str, documents: Path, tmp_path: Path
 ) -> None:
+    tmp_path.chmod(0o777)
     container = engine.start(
         indexer, ["build", "--source", "/in", "--output", "/out", "--json", "--quiet"],
         mounts=[Mount(documents, "/in", read_only=True), Mount(tmp_path, "/out")],
         flags=[*FLAGS, *OFFLINE, "--user", "12345:23456"],
     )  # fmt: skip
-    tmp_path.chmod(0o777)
     try:
         assert container.wait() == 0, container.logs()
         said = json.loads(container.logs().splitlines()[-1])

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import shutil
 import tarfile
 import time
@@ -143,8 +142,8 @@ def test_item_36_two_hosts_one_with_an_empty_share(
 ) -> None:
     empty = tmp_path / "empty"
     empty.mkdir()
-    for shares in ((documents, empty), (empty, documents)):
-        work = tmp_path / os.path.basename(shares[0])
+    for number, shares in enumerate(((documents, empty), (empty, documents))):
+        work = tmp_path / f"job-{number}"
         with train(*({"documents": share} for share in shares), work=work) as hosts:
             for host in hosts:
                 succeeded(host.end())
