@@ -15,6 +15,8 @@ find "$site"/llvmlite "$site"/uvloop "$site"/tokenizers "$site"/pyarrow/libarrow
   -name '*.so*' -exec strip --strip-unneeded {} +
 # The analyzer does not load the dictionary of multi-word names.
 rm -f "$site"/kiwipiepy_model/multi.dict
+# The runtime's library for C programs: the Python module is linked with one of its own.
+rm -f "$site"/onnxruntime/capi/libonnxruntime.so*
 # Descriptions of services that nothing here calls.
 if [ -d "$site/botocore/data" ]; then
   find "$site/botocore/data" -mindepth 1 -maxdepth 1 -type d ! -name sagemaker-runtime \

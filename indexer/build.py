@@ -16,7 +16,7 @@ from indexer.incremental.previous import Previous
 from indexer.job import REPORT, Job
 from indexer.options import BuildOptions
 from indexer.progress import Progress, Silent
-from indexer.report import BuildReport, Clock, Skipped
+from indexer.report import BuildReport, Clock, Skipped, refuse_skipped, skipped
 from indexer.setup import Setup
 from indexer.source import Source
 from indexer.stopping import Stop
@@ -74,7 +74,9 @@ def build(
             job.run()
             unchanged = None
         else:
-            unchanged = before.manifest
+            unchanged, left_out = before.manifest, skipped(before.failures())
+            if options.strict:
+                refuse_skipped(left_out, plan.total)
             if copy_unchanged:
                 _copy(before.folder, folder, unchanged)
     if unchanged is None:
@@ -82,7 +84,7 @@ def build(
     if copy_unchanged:
         write_manifest(folder, unchanged)
     clock.lap("copy")
-    return _same(unchanged, folder, plan, source, clock)
+    return _same(unchanged, left_out, folder, plan, source, clock)
 
 
 def plan_build(
@@ -104,14 +106,19 @@ def _copy(source: Path, target: Path, manifest: Manifest) -> None:
 
 
 def _same(
-    manifest: Manifest, folder: Path, plan: Plan, source: Source, clock: Clock
+    manifest: Manifest,
+    left_out: tuple[Skipped, ...],
+    folder: Path,
+    plan: Plan,
+    source: Source,
+    clock: Clock,
 ) -> BuildReport:
     return BuildReport(
         version=manifest.version,
         folder=folder,
         documents=manifest.counts["documents"],
         chunks=manifest.counts["chunks"],
-        skipped=(),
+        skipped=left_out,
         passed_over=dict(source.passed_over),
         bytes=sum(entry.size for entry in manifest.files.values()),
         seconds=clock.seconds,

@@ -24,7 +24,7 @@ from indexer.pipeline.run import Pipeline, VectorSource
 from indexer.pipeline.spool import Spool
 from indexer.pipeline.vectors import VectorStore
 from indexer.progress import Progress
-from indexer.report import BuildReport, Clock, skipped
+from indexer.report import BuildReport, Clock, refuse_skipped, skipped
 from indexer.setup import Setup
 from indexer.stopping import Stop
 from indexer.workspace import Workspace
@@ -246,11 +246,8 @@ class Job:
     def _check(self, selection: Selection) -> None:
         total = self._plan.total
         lines = skipped(self._failures)
-        if self._options.strict and lines:
-            raise BuildError(
-                f"{len(lines)} of {total} documents cannot be indexed and --strict was given;"
-                f" the first: {lines[0].doc_id}: {lines[0].reason}"
-            )
+        if self._options.strict:
+            refuse_skipped(lines, total)
         if not len(selection.order):
             reason = f"; the first: {lines[0].doc_id}: {lines[0].reason}" if lines else ""
             raise BuildError(f"none of {total} documents could be indexed{reason}")

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from indexer.pipeline.records import Failure
+from rag.errors import BuildError
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +57,15 @@ class Clock:
 def skipped(failures: Iterable[Failure]) -> tuple[Skipped, ...]:
     """The failures in the order of their documents."""
     return tuple(sorted((Skipped(f.doc_id, f.reason) for f in failures), key=_order))
+
+
+def refuse_skipped(lines: Sequence[Skipped], total: int) -> None:
+    """Raises BuildError if any of `total` documents is skipped: what --strict asks for."""
+    if lines:
+        raise BuildError(
+            f"{len(lines)} of {total} documents cannot be indexed and --strict was given;"
+            f" the first: {lines[0].doc_id}: {lines[0].reason}"
+        )
 
 
 def _order(line: Skipped) -> tuple[str, str]:

@@ -32,13 +32,13 @@ def print_build(report: Any, output: str, *, as_json: bool) -> None:
         print(json.dumps(result, ensure_ascii=False))
         return
     total = sum(report.seconds.values())
-    if report.unchanged:
-        print(f"{output}: nothing changed, version {report.version} stays, {total:.1f} s")
-        return
     console = Console(highlight=False, soft_wrap=True)
+    if report.unchanged:
+        done = f"nothing changed, version [bold]{report.version}[/] stays"
+    else:
+        done = f"version [bold]{report.version}[/]"
     console.print(
-        f"{output}: version [bold]{report.version}[/], {report.documents} documents in"
-        f" {report.chunks} passages, {total:.1f} s"
+        f"{output}: {done}, {report.documents} documents in {report.chunks} passages, {total:.1f} s"
     )
     if report.passed_over:
         counts = ", ".join(f"{count} {why}" for why, count in sorted(report.passed_over.items()))

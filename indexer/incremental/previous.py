@@ -15,6 +15,7 @@ from indexer.pipeline.records import (
     ID_BYTES,
     ChunkLine,
     DocumentEntry,
+    Failure,
     Mark,
     ParsedBatch,
     chunk_line,
@@ -75,6 +76,11 @@ class Previous:
             self._cache.mkdir(parents=True, exist_ok=True)
             open_store(self._uri).download(OBJECTS, path)
         return read_state(path)
+
+    def failures(self) -> Iterator[Failure]:
+        """The documents that are not in it."""
+        for _, states in self.objects():
+            yield from (state.failure() for state in states if state.reason is not None)
 
     @cached_property
     def folder(self) -> Path:

@@ -128,6 +128,20 @@ def test_nothing_changed_takes_the_version_before(
     assert list((tmp_path / "told").iterdir()) == []
 
 
+def test_what_was_left_out_is_told_where_nothing_changed(
+    first: tuple[Path, Path], tmp_path: Path, tiny_options: BuildOptions
+) -> None:
+    source, before = Source(str(first[0])), str(first[1])
+    told = json.loads((first[1] / "report.json").read_bytes())["skipped"]
+    assert told
+    report = build(source, tmp_path / "next", tiny_options, previous=before, copy_unchanged=False)
+    assert report.unchanged
+    assert [{"doc_id": s.doc_id, "reason": s.reason} for s in report.skipped] == told
+    strict = replace(tiny_options, strict=True)
+    with pytest.raises(BuildError, match=told[0]["doc_id"]):
+        build(source, tmp_path / "strict", strict, previous=before, copy_unchanged=False)
+
+
 def test_other_options_are_another_version_with_the_old_vectors(
     first: tuple[Path, Path], tmp_path: Path, tiny_options: BuildOptions
 ) -> None:
