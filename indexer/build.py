@@ -13,10 +13,10 @@ from pathlib import Path
 
 from indexer.incremental.plan import Plan
 from indexer.incremental.previous import Previous
-from indexer.job import REPORT, Job
+from indexer.job import Job
 from indexer.options import BuildOptions
 from indexer.progress import Progress, Silent
-from indexer.report import BuildReport, Clock, Skipped, refuse_skipped, skipped
+from indexer.report import REPORT, BuildReport, Clock, Skipped, refuse_skipped, skipped
 from indexer.setup import Setup
 from indexer.source import Source
 from indexer.stopping import Stop

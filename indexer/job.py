@@ -24,7 +24,7 @@ from indexer.pipeline.run import Pipeline, VectorSource
 from indexer.pipeline.spool import Spool
 from indexer.pipeline.vectors import VectorStore
 from indexer.progress import Progress
-from indexer.report import BuildReport, Clock, refuse_skipped, skipped
+from indexer.report import REPORT, BuildReport, Clock, refuse_skipped, skipped
 from indexer.setup import Setup
 from indexer.stopping import Stop
 from indexer.workspace import Workspace
@@ -41,7 +41,6 @@ from rag.models.threads import usable_cpus
 from rag.storage import is_remote
 from rag.types import Float32
 
-REPORT = "report.json"
 _PROGRAM = f"rag-containers {__version__}"
 _PACED = 50
 """Fewer objects than this say too little of how long one takes."""

@@ -10,6 +10,9 @@ from pathlib import Path
 from indexer.pipeline.records import Failure
 from rag.errors import BuildError
 
+REPORT = "report.json"
+"""The bundle's file of what was left out."""
+
 
 @dataclass(frozen=True, slots=True)
 class Skipped:

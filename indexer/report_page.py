@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from indexer import report_plots as plots
-from indexer.job import REPORT
+from indexer.report import REPORT
 from rag.index.bundle import Bundle, open_bundle
 from rag.models.tokenizer import Tokenizer
 from rag.page import figure, frame

@@ -23,7 +23,6 @@ from rag.models.load import load_embedder
 from rag.types import Int64
 
 MANIFEST, CHUNKS, DENSE, SPARSE = "manifest", "chunks", "dense", "sparse"
-REPORT = "report.json"
 _BLOCK = 1024
 _NEARER = 0.05
 """A passage's own vector may be so much farther from its text than another's, for rounding."""

@@ -10,9 +10,10 @@ from pathlib import Path
 
 import numpy as np
 
-from indexer.audit.checks import DENSE, REPORT, SPARSE, Finding, part_of
+from indexer.audit.checks import DENSE, SPARSE, Finding, part_of
 from indexer.incremental.state import FOLDER as STATE
 from indexer.progress import Progress
+from indexer.report import REPORT
 from rag.errors import BuildError, ObjectNotFound
 from rag.index.analyzer import analyzer_from_reference
 from rag.index.bundle import ENCODER, Bundle
