@@ -113,12 +113,17 @@ def documents(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def bundle(
-    engine: Engine, indexer: str, documents: Path, tmp_path_factory: pytest.TempPathFactory
-) -> Path:
-    """The sealed bundle of the documents, made by the indexer image without any network."""
-    output = tmp_path_factory.mktemp("built")
-    return build(engine, indexer, documents, output)
+def bundle(make_bundle: Callable[[Path], Path], documents: Path) -> Path:
+    """The sealed bundle of the documents."""
+    return make_bundle(documents)
+
+
+@pytest.fixture(scope="session")
+def make_bundle(
+    engine: Engine, indexer: str, tmp_path_factory: pytest.TempPathFactory
+) -> Callable[[Path], Path]:
+    """A folder of documents to a sealed bundle, by the indexer image without any network."""
+    return lambda documents: build(engine, indexer, documents, tmp_path_factory.mktemp("built"))
 
 
 def build(engine: Engine, image: str, documents: Path, output: Path) -> Path:

@@ -12,6 +12,8 @@ import pytest
 from sagemaker_local.engine import Mount
 from sagemaker_local.hosting import Reply
 
+MARGIN = 24 * 2**20
+"""Bytes; far more than two processes that do the same differ by."""
 JSON = {"content-type": "application/json"}
 NAMES = ["a", "tenant/b c", "모델-3", "4f9d-x", "e"]
 """Names are opaque: the platform makes them of hashes, people of anything."""
@@ -64,6 +66,18 @@ def place(bundle: Path) -> list[Mount]:
     return [Mount(bundle, f"/opt/ml/models/{n}/model", read_only=True) for n in range(3)]
 
 
+@pytest.fixture(scope="module")
+def large(make_bundle: Callable[[Path], Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A bundle of one passage whose document has metadata of 2 * MARGIN bytes."""
+    documents = tmp_path_factory.mktemp("large")
+    (documents / "lamp.md").write_text("Hold the button to reset the lamp.", encoding="utf-8")
+    words = " ".join(f"{number:08x}" for number in range(2 * MARGIN // 9 + 1))
+    sidecar = json.dumps({"metadataAttributes": {"notes": words}})
+    (documents / "lamp.md.metadata.json").write_text(sidecar, encoding="utf-8")
+    documents.chmod(0o755)
+    return make_bundle(documents)
+
+
 @pytest.fixture
 def many(serve: Callable[..., Any], place: list[Mount]) -> Iterator[Manager]:
     with serve(None, SAGEMAKER_MULTI_MODEL="true", mounts=place) as service:
@@ -88,24 +102,34 @@ def test_item_42_load_is_200_again_409_and_a_bad_path_404(many: Manager) -> None
 
 
 def test_item_43_what_does_not_fit_is_507_and_others_still_serve(
-    serve: Callable[..., Any], place: list[Mount], many: Manager
+    serve: Callable[..., Any], place: list[Mount], large: Path, many: Manager
 ) -> None:
+    mounts = [*place, Mount(large, "/opt/ml/models/large/model", read_only=True)]
+    size = (large / "documents.arrow").stat().st_size
+    assert size >= 2 * MARGIN
     assert many.load("one", url(0)).status == 200
     many.ask("one")
-    # As much as one bundle takes, so that few more fit.
-    cap = str(many.memory("VmRSS"))
-    setting = {"SAGEMAKER_MULTI_MODEL": "true", "RAG_MODELS_MEMORY_BYTES": cap}
-    with serve(None, mounts=place, **setting) as service:
+    # What small bundles need; the large one needs MARGIN more at least, and has half as much.
+    cap = many.memory("VmRSS") + size // 2
+    multi = {"SAGEMAKER_MULTI_MODEL": "true", "RAG_MODELS_MEMORY_BYTES": str(cap)}
+    with serve(None, mounts=mounts, **multi) as service:
         capped = Manager(service)
-        statuses = []
-        for number in range(60):
-            statuses.append(capped.load(f"m{number}", url(number % 3)).status)
-            if statuses[-1] != 200:
-                break
-        assert statuses[0] == 200
-        assert statuses[-1] == 507
-        assert capped.ask("m0").status == 200
+        assert capped.load("small", url(0)).status == 200
+        refused = capped.load("large", "/opt/ml/models/large/model")
+        assert refused.status == 507
+        assert "RAG_MODELS_MEMORY_BYTES" in refused.json()["error"]["message"]
+        assert capped.ask("large").status == 404
+        assert capped.load("other", url(1)).status == 200
+        assert capped.ask("small").status == capped.ask("other").status == 200
+        assert capped.names() == ["other", "small"]
         assert capped.endpoint.ping() == 200
+    # It is the cap that refused it.
+    multi["RAG_MODELS_MEMORY_BYTES"] = str(cap + 2 * size)
+    with serve(None, mounts=mounts, **multi) as service:
+        roomy = Manager(service)
+        assert roomy.load("small", url(0)).status == 200
+        assert roomy.load("large", "/opt/ml/models/large/model").status == 200
+        assert roomy.ask("large").status == 200
 
 
 def test_item_44_delete_frees_memory_then_404(many: Manager) -> None:
