@@ -48,6 +48,11 @@ def readonly(dtype: Any) -> Any:
     return types.Array(dtype, 1, "C", readonly=True)
 
 
+def matrix(dtype: Any) -> Any:
+    """The type of a contiguous two-dimensional array that is only read."""
+    return types.Array(dtype, 2, "C", readonly=True)
+
+
 @kernel(
     readonly(types.uint8),
     readonly(types.int64),
@@ -162,6 +167,21 @@ def _sift_down(rows: Int64, scores: Float32, root: int, size: int) -> None:
     scores[root] = score
 
 
+@kernel(types.int64[::1], types.float32[::1], types.int64)
+def sort_hits(rows: Int64, scores: Float32, size: int) -> None:
+    """Puts the first `size` hits in order, best first: descending score, then ascending row."""
+    for root in range(size // 2 - 1, -1, -1):
+        _sift_down(rows, scores, root, size)
+    for last in range(size - 1, 0, -1):
+        row = rows[0]
+        score = scores[0]
+        rows[0] = rows[last]
+        scores[0] = scores[last]
+        rows[last] = row
+        scores[last] = score
+        _sift_down(rows, scores, 0, last)
+
+
 @kernel(
     readonly(types.int64),
     readonly(types.int32),
@@ -239,34 +259,80 @@ def search_postings(
                 rows[0] = row
                 scores[0] = score
                 _sift_down(rows, scores, 0, k)
-        if size < k:
-            for root in range(size // 2 - 1, -1, -1):
-                _sift_down(rows, scores, root, size)
-        for last in range(size - 1, 0, -1):
-            row = rows[0]
-            score = scores[0]
-            rows[0] = rows[last]
-            scores[0] = scores[last]
-            rows[last] = row
-            scores[last] = score
-            _sift_down(rows, scores, 0, last)
+        sort_hits(rows, scores, size)
 
 
 @kernel(
-    types.Array(types.float32, 2, "C", readonly=True),
+    matrix(types.float32),
+    readonly(types.int64),
     readonly(types.float32),
     types.float64,
     types.float32[::1],
     reorder=True,
 )
-def rounded_products(vectors: Float32, query: Float32, grid: float, out: Float32) -> None:
-    """out[i] = vectors[i] · query in float64, rounded to a multiple of 1 / grid."""
+def rounded_products(
+    vectors: Float32, places: Int64, query: Float32, grid: float, out: Float32
+) -> None:
+    """out[i] = vectors[places[i]] · query in float64, rounded to a multiple of 1 / grid."""
     wide = query.astype(np.float64)
     for i in range(out.size):
+        place = places[i]
         total = 0.0
         for j in range(wide.size):
-            total += vectors[i, j] * wide[j]
+            total += vectors[place, j] * wide[j]
         out[i] = np.rint(total * grid) / grid
+
+
+@kernel(
+    matrix(types.float32),
+    readonly(types.int64),
+    readonly(types.int64),
+    readonly(types.int64),
+    matrix(types.float32),
+    types.float64,
+    types.int64[:, ::1],
+    types.float32[:, ::1],
+)
+def rank_nominees(
+    vectors: Float32,
+    places: Int64,
+    rows: Int64,
+    starts: Int64,
+    queries: Float32,
+    grid: float,
+    out_rows: Int64,
+    out_scores: Float32,
+) -> None:
+    """Scores each query's nominees as `rounded_products` does, and keeps the best, best first.
+
+    Query q has the nominees rows[starts[q]:starts[q + 1]], each once; nominee i has the vector
+    vectors[places[i]]. Only the hits are written to the two (n, k) outputs.
+    """
+    for query in range(starts.size - 1):
+        first = starts[query]
+        end = starts[query + 1]
+        scores = np.empty(end - first, dtype=np.float32)
+        rounded_products(vectors, places[first:end], queries[query], grid, scores)
+        found = rows[first:end].copy()
+        sort_hits(found, scores, found.size)
+        for i in range(min(found.size, out_rows.shape[1])):
+            out_rows[query, i] = found[i]
+            out_scores[query, i] = scores[i]
+
+
+@kernel(matrix(types.int64), matrix(types.int64), types.int64[:, ::1])
+def find_places(rows: Int64, wanted: Int64, out: Int64) -> None:
+    """out[i, j] = where wanted[i, j] stands in rows[i], or -1; rows of -1 stand nowhere."""
+    for i in range(wanted.shape[0]):
+        for j in range(wanted.shape[1]):
+            out[i, j] = -1
+            row = wanted[i, j]
+            if row < 0:
+                continue
+            for place in range(rows.shape[1]):
+                if rows[i, place] == row:
+                    out[i, j] = place
+                    break
 
 
 def warm() -> None:
@@ -294,8 +360,9 @@ def warm() -> None:
         np.empty((1, 1), dtype=np.int64),
         np.empty((1, 1), dtype=np.float32),
     )
-    single = np.ones((1, 1), dtype=np.float32)
-    rounded_products(single, single[0], 1.0, single[0].copy())
+    single, row = np.ones((1, 1), dtype=np.float32), np.zeros((1, 1), dtype=np.int64)
+    rank_nominees(single, found, found, offsets, single, 1.0, row.copy(), single.copy())
+    find_places(row, row, row.copy())
 
 
 if __name__ == "__main__":

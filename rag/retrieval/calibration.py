@@ -16,8 +16,8 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
-from rag.types import Float32
 
 ANSWERABLE = 0.2
 """A query whose best passage scores lower is probably not answered by the index: below it,
@@ -39,9 +39,6 @@ class Calibration:
     by_cosine: tuple[float, float] = (-6.8, 0.75)
     by_coverage: tuple[float, float] = (-6.1, 2.5)
 
-    def probability(self, part: Float32, best: Float32, trust: float, scale: Scale) -> Float32:
-        """float32, as many as `part`, 0..1; `best` is the query's best cosine and coverage."""
-        apart = (best[0] - scale.mean) / scale.deviation
-        odds = trust * (self.by_cosine[0] + self.by_cosine[1] * apart)
-        odds += (1.0 - trust) * (self.by_coverage[0] + self.by_coverage[1] * best[1])
-        return np.asarray(1.0 / (1.0 + np.exp(-(self.slope * part + odds))), dtype=np.float32)
+    def numbers(self, scale: Scale) -> NDArray[np.float64]:
+        """All of them and the scale's, as `rag.retrieval.kernels.fuse` takes them."""
+        return np.array([self.slope, *self.by_cosine, *self.by_coverage, *scale])

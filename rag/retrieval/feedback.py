@@ -6,7 +6,9 @@
    + coverage · v. `reach` is REACH times the deviation of cosines between passages of this index,
    so that encoders with narrow cosines need no other weights. `trust` falls to nearly nothing
    for a query in a script that the encoder's tokenizer cannot read. `sharpness` gives the dense
-   leg more weight where the keyword leg hardly tells its first hit from its hundredth.
+   leg more weight where the keyword leg hardly tells its first hit from its hundredth: it is the
+   root of 0.7 / (1 - s / best s), cut to 0.3..3, where s is the BM25 of the last candidate of the
+   sparse leg, 0 if that found fewer rows than the dense leg, which finds all that may be found.
 3. *Feedback*: the best few candidates, by softmax, form a centroid on each leg; every candidate
    gains by its likeness to both, scaled to 0..1 over the candidates. Relevant passages resemble
    each other (the cluster hypothesis). Rocchio, in The SMART Retrieval System, 1971; Diaz,
@@ -32,8 +34,8 @@ import numpy as np
 from rag.index.protocol import Evidence
 from rag.index.topk import no_hits
 from rag.retrieval.calibration import Calibration, Scale
-from rag.retrieval.kernels import score
-from rag.types import NO_ROW, Float32, Hits, Int64
+from rag.retrieval.kernels import fuse, unite, weigh
+from rag.types import Float32, Hits
 
 CANDIDATES = 100
 """Hits of each leg that are looked at; all of them are ranked."""
@@ -78,52 +80,28 @@ class Feedback:
         the probability of relevance; ties go by ascending row. `scale` is what `measure_scale`
         says of the index.
         """
-        dense, sparse = (
-            Hits(hits.rows[:, :CANDIDATES], hits.scores[:, :CANDIDATES]) for hits in legs
-        )
-        rows, starts = _union(dense, sparse)
-        fused = no_hits(len(asked.texts), int(np.diff(starts).max(initial=0)))
+        dense, sparse = (_first(hits) for hits in legs)
+        firsts = np.empty(len(dense.rows) + 1, dtype=np.int64)
+        room = np.empty(dense.rows.size + sparse.rows.size, dtype=np.int64)
+        unite(dense.rows, sparse.rows, room, firsts)
+        rows = room[: firsts[-1]]
+        fused = no_hits(len(asked.texts), int(np.diff(firsts).max(initial=0)))
         if rows.size == 0:
             return fused
-        vectors, passages = index.vectors(rows), index.passage_terms(rows)
-        terms = index.query_terms(asked.texts)
-        trust = np.clip(2.0 * asked.readable - 1.0, 0.01, 1.0)
-        settings, possible = self._settings(trust, _sharpness(dense, sparse), scale)
+        passages, terms = index.passage_terms(rows), index.query_terms(asked.texts)
+        options = np.array(
+            [self.dense_weight, self.keywords, self.coverage, self.feedback,
+             REACH * scale.deviation, TEMPERATURE], dtype=np.float32,
+        )  # fmt: skip
+        settings = np.empty((len(asked.texts), 9), dtype=np.float32)
+        weigh(dense.rows, sparse.scores, asked.readable, options, settings)
         table = _take_table(max(passages.terms.max(initial=0), terms.terms.max(initial=0)))
-        best = np.empty(2, dtype=np.float32)
-        for q in range(len(asked.texts)):
-            first, end = starts[q], starts[q + 1]
-            if first == end:
-                continue
-            scores = np.empty(end - first, dtype=np.float32)
-            own = slice(terms.starts[q], terms.starts[q + 1])
-            score(
-                vectors, *passages, first,
-                asked.vectors[q], terms.terms[own], terms.counts[own], terms.idf[own],
-                settings[q], self.passages, table, scores, best,
-            )  # fmt: skip
-            part = scores / possible[q]
-            probable = self.calibration.probability(part, best, trust[q], scale)
-            order = np.argsort(-probable, kind="stable")
-            fused.rows[q, : len(order)] = rows[first:end][order]
-            fused.scores[q, : len(order)] = probable[order]
+        fuse(
+            index.vectors(rows), *passages, rows, firsts, asked.vectors, *terms, settings,
+            self.passages, self.calibration.numbers(scale), table, *fused,
+        )  # fmt: skip
         _tables.append(table)
         return fused
-
-    def _settings(
-        self, trust: Float32, sharpness: Float32, scale: Scale
-    ) -> tuple[Float32, Float32]:
-        """What the kernel takes for each query, and the most that a candidate could score."""
-        dense = trust * (2.0 * self.dense_weight)
-        same = np.ones(len(dense))
-        sparse = same * (2.0 - 2.0 * self.dense_weight)
-        columns = [
-            dense * sharpness, same * (REACH * scale.deviation),
-            sparse * self.keywords, sparse * self.coverage,
-            dense * self.feedback, sparse * self.feedback, same * TEMPERATURE,
-        ]  # fmt: skip
-        settings = np.stack(columns, axis=1).astype(np.float32)
-        return settings, settings[:, [0, 2, 3, 4, 5]].sum(axis=1)
 
 
 def measure_scale(index: Evidence, rows: int) -> Scale:
@@ -150,27 +128,8 @@ def _take_table(last: int) -> Float32:
     return table
 
 
-def _union(dense: Hits, sparse: Hits) -> tuple[Int64, Int64]:
-    """The rows of each query's candidates, ascending and once, and where each query's start."""
-    rows = np.sort(np.concatenate([dense.rows, sparse.rows], axis=1), axis=1)
-    new = rows != NO_ROW
-    new[:, 1:] &= rows[:, 1:] != rows[:, :-1]
-    starts = np.zeros(len(rows) + 1, dtype=np.int64)
-    np.cumsum(new.sum(axis=1), out=starts[1:])
-    return rows[new], starts
-
-
-def _sharpness(dense: Hits, sparse: Hits) -> Float32:
-    """How much more the dense leg counts: the root of 0.7 / (1 - s / best s), cut to 0.3..3.
-
-    s is the BM25 of the last candidate of the sparse leg, 0 where it found fewer rows than the
-    dense leg, which finds all that may be found.
-    """
-    if dense.rows.shape[1] == 0 or sparse.rows.shape[1] == 0:
-        return np.ones(len(dense.rows), dtype=np.float32)
-    depth = np.maximum((dense.rows != NO_ROW).sum(axis=1), 1)
-    place = np.minimum(depth, sparse.rows.shape[1]) - 1
-    last = np.take_along_axis(sparse.scores, place[:, None], axis=1)[:, 0]
-    best = np.maximum(sparse.scores[:, 0], 1e-9)
-    kept = np.where(np.isneginf(last), 0.0, np.maximum(last, 0.0) / best)
-    return np.clip(np.sqrt(0.7 / np.maximum(1.0 - kept, 0.05)), 0.3, 3.0).astype(np.float32)
+def _first(hits: Hits) -> Hits:
+    """The first CANDIDATES of each query."""
+    if hits.rows.shape[1] <= CANDIDATES:
+        return hits
+    return Hits(*(np.ascontiguousarray(part[:, :CANDIDATES]) for part in hits))

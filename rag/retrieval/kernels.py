@@ -15,13 +15,13 @@ import numpy as np
 from numba import types
 
 from rag.index import kernels as index_kernels
-from rag.index.kernels import kernel, readonly
+from rag.index.kernels import kernel, matrix, readonly, sort_hits
 from rag.types import Float32, Int64
 
 _FLOATS = readonly(types.float32)
 _IDS = readonly(types.int32)
 _PASSAGES = (
-    types.Array(types.float32, 2, "C", readonly=True),  # vectors
+    matrix(types.float32),  # vectors
     readonly(types.int64),  # starts
     _IDS,  # terms
     _FLOATS,  # weights
@@ -204,13 +204,126 @@ def score(
     add_scaled(seen[1], settings[5] * learn, scores)
 
 
+@kernel(matrix(types.int64), matrix(types.int64), types.int64[::1], types.int64[::1])
+def unite(dense: Int64, sparse: Int64, rows: Int64, starts: Int64) -> None:
+    """The rows that either leg found for each query, ascending and once.
+
+    Those of query q go to rows[starts[q]:starts[q + 1]]; `rows` has room for all, and -1 is no row.
+    """
+    depth = dense.shape[1]
+    both = np.empty(depth + sparse.shape[1], dtype=np.int64)
+    starts[0] = 0
+    for q in range(dense.shape[0]):
+        both[:depth] = dense[q]
+        both[depth:] = sparse[q]
+        both.sort()
+        at = starts[q]
+        for i in range(both.size):
+            if both[i] >= 0 and (i == 0 or both[i] != both[i - 1]):
+                rows[at] = both[i]
+                at += 1
+        starts[q + 1] = at
+
+
+@kernel(matrix(types.int64), matrix(types.float32), _FLOATS, _FLOATS, types.float32[:, ::1])
+def weigh(
+    dense_rows: Int64, sparse_scores: Float32, readable: Float32, options: Float32, out: Float32
+) -> None:
+    """What `score` and `fuse` take for each query: its settings, the most that a candidate could
+    score, and `trust`.
+
+    `options`: dense weight, keywords, coverage, feedback, reach, temperature.
+    """
+    for q in range(out.shape[0]):
+        sharpness = np.float32(1.0)
+        depth = 0
+        for i in range(dense_rows.shape[1]):
+            depth += dense_rows[q, i] >= 0
+        if dense_rows.shape[1] > 0 and sparse_scores.shape[1] > 0:
+            last = sparse_scores[q, min(max(depth, 1), sparse_scores.shape[1]) - 1]
+            kept = max(last, np.float32(0.0)) / max(sparse_scores[q, 0], np.float32(1e-9))
+            flat = max(np.float32(1.0) - kept, np.float32(0.05))
+            sharpness = min(max(np.sqrt(np.float32(0.7) / flat), np.float32(0.3)), np.float32(3.0))
+        trust = min(max(2.0 * readable[q] - 1.0, 0.01), 1.0)
+        dense = trust * 2.0 * options[0]
+        sparse = 2.0 - 2.0 * options[0]
+        out[q, 0] = dense * sharpness
+        out[q, 1] = options[4]
+        out[q, 2] = sparse * options[1]
+        out[q, 3] = sparse * options[2]
+        out[q, 4] = dense * options[3]
+        out[q, 5] = sparse * options[3]
+        out[q, 6] = options[5]
+        out[q, 7] = out[q, 0] + out[q, 2] + out[q, 3] + out[q, 4] + out[q, 5]
+        out[q, 8] = trust
+
+
+@kernel(
+    *_PASSAGES[:4], readonly(types.int64), readonly(types.int64), matrix(types.float32),
+    readonly(types.int64), _IDS, _FLOATS, _FLOATS, matrix(types.float32), types.int64,
+    readonly(types.float64), _TABLE, types.int64[:, ::1], types.float32[:, ::1],
+)  # fmt: skip
+def fuse(
+    vectors: Float32,
+    starts: Int64,
+    terms: Any,
+    weights: Float32,
+    rows: Int64,
+    firsts: Int64,
+    queries: Float32,
+    asked_starts: Int64,
+    asked: Any,
+    counts: Float32,
+    idf: Float32,
+    settings: Float32,
+    learn_from: int,
+    calibration: Any,
+    table: Float32,
+    out_rows: Int64,
+    out_scores: Float32,
+) -> None:
+    """The candidates of all queries by falling probability of relevance, ties by ascending row.
+
+    Query q has the candidates rows[firsts[q]:firsts[q + 1]], ascending, and the terms from
+    asked_starts[q] on; `settings` are those of `weigh`. `calibration`: the numbers of
+    rag/retrieval/calibration.py, in the order of its `numbers`.
+    """
+    best = np.empty(2, dtype=np.float32)
+    for q in range(firsts.size - 1):
+        first = firsts[q]
+        end = firsts[q + 1]
+        if first == end:
+            continue
+        own = slice(asked_starts[q], asked_starts[q + 1])
+        scores = np.empty(end - first, dtype=np.float32)
+        score(
+            vectors, starts, terms, weights, first, queries[q], asked[own], counts[own], idf[own],
+            settings[q], learn_from, table, scores, best,
+        )  # fmt: skip
+        trust = settings[q, 8]
+        apart = (best[0] - calibration[5]) / calibration[6]
+        odds = trust * (calibration[1] + calibration[2] * apart)
+        odds += (1.0 - trust) * (calibration[3] + calibration[4] * best[1])
+        for i in range(scores.size):
+            part = calibration[0] * (scores[i] / settings[q, 7])
+            scores[i] = 1.0 / (1.0 + np.exp(-(part + odds)))
+        found = rows[first:end].copy()
+        sort_hits(found, scores, found.size)
+        out_rows[q, : found.size] = found
+        out_scores[q, : found.size] = scores
+
+
 def warm() -> None:
     """Runs every kernel once, so that the first request finds them loaded."""
     one, term = np.ones(1, dtype=np.float32), np.zeros(1, dtype=np.int32)
-    score(
-        one.reshape(1, 1), np.array([0, 1], dtype=np.int64), term, one, 0,
-        one, term, one, one, np.ones(7, dtype=np.float32), 1,
-        np.zeros((1, 2), dtype=np.float32), one.copy(), np.ones(2, dtype=np.float32),
+    single, row = np.ones((1, 1), dtype=np.float32), np.zeros((1, 1), dtype=np.int64)
+    rows, starts = np.zeros(2, dtype=np.int64), np.array([0, 1], dtype=np.int64)
+    unite(row, row, rows, starts)
+    settings = np.empty((1, 9), dtype=np.float32)
+    weigh(row, single, one, np.ones(6, dtype=np.float32), settings)
+    fuse(
+        single, starts, term, one, rows[:1], starts, single, starts, term, one, one, settings, 1,
+        np.ones(7), np.zeros((1, 2), dtype=np.float32), row, single.copy(),
     )  # fmt: skip
 
 

@@ -27,9 +27,9 @@ from rag.index.dense.stored import (
     ListStored,
     Stored,
     nominate_exactly,
-    score,
+    rank,
 )
-from rag.index.topk import best, check_depth, check_mask, no_hits
+from rag.index.topk import check_depth, check_mask, no_hits
 from rag.types import Float32, Hits, Int64, RowMask
 
 EXACT_BELOW = 0.1
@@ -138,11 +138,7 @@ class DenseLeg:
         if self._threads is not None:
             faiss.omp_set_num_threads(self._threads)
         queries = np.ascontiguousarray(vectors)
-        for i, rows in enumerate(self._nominate(queries, depth, selected, allowed)):
-            scores = score(self._stored, queries[i], rows)
-            order = best(rows, scores)[:depth]
-            hits.rows[i, : len(order)] = rows[order]
-            hits.scores[i, : len(order)] = scores[order]
+        rank(self._stored, queries, self._nominate(queries, depth, selected, allowed), hits)
         return hits
 
     def _nominate(

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Protocol
 
 import numpy as np
 
 from rag.index.dense.factory import faiss
-from rag.index.kernels import rounded_products
-from rag.types import Float32, Int64, RowMask
+from rag.index.kernels import rank_nominees
+from rag.types import Float32, Hits, Int64, RowMask
 
 GRID = 2.0**20
 SPARE = 16
@@ -28,6 +29,10 @@ class Stored(Protocol):
 
     def vectors(self, rows: Int64) -> Float32:
         """As stored and decoded: float32 (len(rows), d)."""
+        ...
+
+    def located(self, rows: Int64) -> tuple[Float32, Int64]:
+        """Vectors, and where among them those of `rows` stand: what saves a copy, where it can."""
         ...
 
     def top(self, queries: Float32, k: int, selector: Any) -> tuple[Float32, Int64]:
@@ -57,6 +62,11 @@ class FlatStored:
         found: Float32 = codes if self._plain else self._index.sa_decode(codes)
         return found
 
+    def located(self, rows: Int64) -> tuple[Float32, Int64]:
+        if self._plain:
+            return self._codes, rows
+        return self.vectors(rows), np.arange(len(rows))
+
     def top(self, queries: Float32, k: int, selector: Any) -> tuple[Float32, Int64]:
         found: tuple[Float32, Int64] = self._index.search(
             queries, k, params=_flat_parameters(selector)
@@ -82,6 +92,9 @@ class ListStored:
         found: Float32 = self._index.reconstruct_batch(rows)
         return found
 
+    def located(self, rows: Int64) -> tuple[Float32, Int64]:
+        return self.vectors(rows), np.arange(len(rows))
+
     def top(self, queries: Float32, k: int, selector: Any) -> tuple[Float32, Int64]:
         found: tuple[Float32, Int64] = self._index.search(
             queries, k, params=self._parameters(selector)
@@ -97,11 +110,15 @@ class ListStored:
         return faiss.SearchParametersIVF(sel=selector, nprobe=self._index.nlist)
 
 
-def score(stored: Stored, query: Float32, rows: Int64) -> Float32:
-    """float32 (len(rows),): inner products in float64, rounded to a multiple of 1 / GRID."""
-    scores = np.empty(len(rows), dtype=np.float32)
-    rounded_products(stored.vectors(rows), query, GRID, scores)
-    return scores
+def rank(stored: Stored, queries: Float32, nominees: Sequence[Int64], hits: Hits) -> None:
+    """Fills `hits` with each query's best nominees: inner products in float64, rounded to a
+    multiple of 1 / GRID, ties by ascending row.
+    """
+    starts = np.zeros(len(nominees) + 1, dtype=np.int64)
+    np.cumsum([len(rows) for rows in nominees], out=starts[1:])
+    rows = np.concatenate(nominees)
+    vectors, places = stored.located(rows)
+    rank_nominees(vectors, places, rows, starts, queries, GRID, hits.rows, hits.scores)
 
 
 def nominate_exactly(
