@@ -124,16 +124,14 @@ class Hits(NamedTuple):
     scores: Float32
 
 
-@dataclass(frozen=True, slots=True)
-class LegScore:
+class LegScore(NamedTuple):
     """Where one leg placed a passage: `rank` from 1, and the leg's own score."""
 
     rank: int
     score: float
 
 
-@dataclass(frozen=True, slots=True)
-class Passage:
+class Passage(NamedTuple):
     """A chunk that was found, with how. `rank` counts from 1; `score` is the one that ranked it
     (fused, or of the only leg asked); `dense`, `sparse` and `rerank` are None where that stage
     did not see it.

@@ -129,7 +129,7 @@ def _cut(passage: Passage, room: int, count: CountTokens) -> tuple[Passage, str]
     def cut_at(end: int) -> tuple[Passage, str]:
         text = chunk.text[:end].rstrip()
         shorter = replace(chunk, text=text, end=chunk.start + len(text))
-        cut = replace(passage, chunk=shorter)
+        cut = passage._replace(chunk=shorter)
         return cut, _block(cut, mark=CUT_MARK)
 
     def largest(stops: Sequence[int]) -> int:

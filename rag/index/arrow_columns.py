@@ -10,7 +10,6 @@ from typing import Any, Protocol
 
 import numpy as np
 import pyarrow as pa
-from numpy.typing import NDArray
 
 
 class Reader(Protocol):
@@ -38,24 +37,21 @@ def reader(column: pa.Array) -> Reader:
 
 class _Strings:
     def __init__(self, column: pa.Array) -> None:
-        wide = pa.types.is_large_string(column.type)
-        _, offsets, data = column.buffers()
-        self._offsets = _array(offsets, np.int64 if wide else np.int32, column)
+        self._offsets = _offsets(column, wide=pa.types.is_large_string(column.type))
+        data = column.buffers()[2]
         self._data = memoryview(b"" if data is None else data)
 
     def __call__(self, row: int) -> str:
-        start, end = self._offsets[row : row + 2].tolist()
-        return str(self._data[start:end], "utf-8")
+        return str(self._data[self._offsets[row] : self._offsets[row + 1]], "utf-8")
 
 
 class _Lists:
     def __init__(self, column: pa.Array) -> None:
-        self._offsets = _array(column.buffers()[1], np.int32, column)
+        self._offsets = _offsets(column)
         self._values = _Strings(column.values)
 
     def __call__(self, row: int) -> tuple[str, ...]:
-        start, end = self._offsets[row : row + 2].tolist()
-        return tuple(map(self._values, range(start, end)))
+        return tuple(map(self._values, range(self._offsets[row], self._offsets[row + 1])))
 
 
 class _Binary:
@@ -69,11 +65,11 @@ class _Binary:
 
 class _Numbers:
     def __init__(self, column: pa.Array) -> None:
-        self._valid: NDArray[np.bool_] | None = None
+        self._valid: bytes | None = None
         if column.null_count:
-            self._valid = column.is_valid().to_numpy(zero_copy_only=False)
+            self._valid = column.is_valid().to_numpy(zero_copy_only=False).tobytes()
             column = column.fill_null(0)
-        self._values: NDArray[Any] = column.to_numpy()
+        self._values = np.ascontiguousarray(column.to_numpy()).data
 
     def __call__(self, row: int) -> int | None:
         if self._valid is not None and not self._valid[row]:
@@ -81,9 +77,10 @@ class _Numbers:
         return int(self._values[row])
 
 
-def _array(buffer: Any, dtype: Any, column: pa.Array) -> NDArray[Any]:
-    """The offsets of `column`, one more than it has rows."""
-    if buffer is None or buffer.size == 0:
-        return np.zeros(1, dtype=dtype)
-    whole = np.frombuffer(buffer, dtype=dtype)
-    return whole[column.offset : column.offset + len(column) + 1]
+def _offsets(column: pa.Array, *, wide: bool = False) -> memoryview:
+    """Where the values of `column` begin, and then the last one's end."""
+    buffer = column.buffers()[1]
+    size = 8 if wide else 4
+    whole = memoryview(bytes(size) if buffer is None or buffer.size == 0 else buffer)
+    ends = whole[: len(whole) // size * size].cast("q" if wide else "i")
+    return ends[column.offset : column.offset + len(column) + 1]

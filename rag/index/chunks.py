@@ -80,11 +80,10 @@ class ChunkStore:
         if len(known) > RECORDS_KEPT:
             known = self._records = {}
         found = []
-        for row in self._checked(rows):
-            value = self._chunks.row(row)
-            doc = value["doc"]
+        for values in map(self._chunks.row, self._checked(rows)):
+            doc = values[1]
             record = known.get(doc) or known.setdefault(doc, self._record(doc))
-            found.append(_chunk(value, record))
+            found.append(_chunk(values, record))
         return found
 
     def chunk_ids(self, rows: Int64) -> list[str]:
@@ -151,27 +150,19 @@ class ChunkStore:
         return found
 
     def _record(self, row: int) -> DocumentRecord:
-        value = self._documents.row(row)
+        value = dict(zip(self._documents.names, self._documents.row(row), strict=True))
         metadata: Metadata = json.loads(value.pop("metadata"))
         return DocumentRecord(metadata=metadata, **value)
 
 
-def _chunk(value: Mapping[str, Any], record: DocumentRecord) -> Chunk:
+def _chunk(values: Sequence[Any], record: DocumentRecord) -> Chunk:
+    """`values` are those of CHUNK_SCHEMA, in its order."""
+    chunk_id, _, page, start, end, headings, context, text = values
     chunk = Chunk(
-        doc_id=record.doc_id,
-        uri=record.uri,
-        title=record.title,
-        text=value["text"],
-        start=value["start"],
-        end=value["end"],
-        page=value["page"],
-        headings=value["headings"],
-        context=value["context"],
-        lang=record.lang,
-        format=record.format,
-        metadata=record.metadata,
-    )
-    object.__setattr__(chunk, "stored_id", value["chunk_id"].hex())
+        record.doc_id, record.uri, record.title, text, start, end, page, headings, context,
+        record.lang, record.format, record.metadata,
+    )  # fmt: skip
+    object.__setattr__(chunk, "stored_id", chunk_id.hex())
     return chunk
 
 
@@ -211,10 +202,11 @@ class _Rows:
         except UnicodeDecodeError as error:
             raise self._broken(error) from None
 
-    def row(self, row: int) -> dict[str, Any]:
+    def row(self, row: int) -> list[Any]:
+        """The values of `names`."""
         number, offset = self._locate(row)
         try:
-            return {name: read(offset) for name, read in self._readers_of(number).items()}
+            return [read(offset) for read in self._readers_of(number).values()]
         except UnicodeDecodeError as error:
             raise self._broken(error) from None
 

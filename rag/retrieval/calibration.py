@@ -18,7 +18,6 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-
 ANSWERABLE = 0.2
 """A query whose best passage scores lower is probably not answered by the index: below it,
 abstain. Chosen by tests/bench/calibration.py."""

@@ -97,8 +97,9 @@ class Feedback:
         weigh(dense.rows, sparse.scores, asked.readable, options, settings)
         table = _take_table(max(passages.terms.max(initial=0), terms.terms.max(initial=0)))
         fuse(
-            index.vectors(rows), *passages, rows, firsts, asked.vectors, *terms, settings,
-            self.passages, self.calibration.numbers(scale), table, *fused,
+            index.vectors(rows), *passages, rows, firsts, asked.vectors,
+            terms.starts, terms.terms, terms.counts, terms.idf, settings, self.passages,
+            self.calibration.numbers(scale), table, *fused,
         )  # fmt: skip
         _tables.append(table)
         return fused
@@ -132,4 +133,7 @@ def _first(hits: Hits) -> Hits:
     """The first CANDIDATES of each query."""
     if hits.rows.shape[1] <= CANDIDATES:
         return hits
-    return Hits(*(np.ascontiguousarray(part[:, :CANDIDATES]) for part in hits))
+    rows, scores = hits
+    return Hits(
+        np.ascontiguousarray(rows[:, :CANDIDATES]), np.ascontiguousarray(scores[:, :CANDIDATES])
+    )

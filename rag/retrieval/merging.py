@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 import numpy as np
 
@@ -37,7 +36,7 @@ def merge_rankings(
                 best[name] = (place, line, passage)
     order = sorted(best, key=lambda name: (-totals[name], best[name][:2]))[:top_k]
     return [
-        replace(best[name][2], rank=rank, score=totals[name] / len(rankings))
+        best[name][2]._replace(rank=rank, score=totals[name] / len(rankings))
         for rank, name in enumerate(order, start=1)
     ]
 
@@ -63,8 +62,7 @@ def reordered(passages: Sequence[Passage], scores: Float32) -> list[Passage]:
     """
     order = np.argsort(-scores, kind="stable")
     read = [
-        replace(
-            passages[place],
+        passages[place]._replace(
             rank=rank,
             score=float(scores[place]),
             rerank=LegScore(rank, float(scores[place])),
@@ -72,4 +70,4 @@ def reordered(passages: Sequence[Passage], scores: Float32) -> list[Passage]:
         for rank, place in enumerate(order, start=1)
     ]
     rest = enumerate(passages[len(scores) :], start=len(scores) + 1)
-    return read + [replace(passage, rank=rank) for rank, passage in rest]
+    return read + [passage._replace(rank=rank) for rank, passage in rest]

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from itertools import islice
 from typing import Any
 
 import numpy as np
 
 from rag.errors import InvalidRequest
 from rag.index import filters
+from rag.index.kernels import find_places
 from rag.index.protocol import Index
 from rag.models.embedder import EncodedQuery
 from rag.retrieval.feedback import Asked
@@ -79,24 +81,27 @@ class Searcher:
             allowed=None if first.where is None else self._index.select(first.where),
             fusion=first.fusion,
         )
-        return [
-            self._passages(found, line, queries[place].top_k) for line, place in enumerate(members)
-        ]
+        return self._passages(found, [queries[place].top_k for place in members])
 
-    def _passages(self, found: Found, line: int, top_k: int) -> list[Passage]:
-        rows = found.ranking.rows[line, :top_k]
-        rows = rows[rows != NO_ROW]
-        scores = found.ranking.scores[line, : len(rows)].tolist()
-        answers = int(found.answers[line])
-        dense = _explain(found.dense, line, rows[:answers])
-        sparse = _explain(found.sparse, line, rows[:answers])
+    def _passages(self, found: Found, depths: Sequence[int]) -> list[list[Passage]]:
+        """Passages of every query, at most as many as its depth."""
+        ranked = np.ascontiguousarray(found.ranking.rows[:, : max(depths)])
+        legs = [_explain(hits, ranked) for hits in (found.dense, found.sparse)]
         if found.deep is not None:
-            dense += _explain(found.deep[0], line, rows[answers:])
-            sparse += _explain(found.deep[1], line, rows[answers:])
-        chunks = self._index.chunks(rows)
+            deep = [_explain(hits, ranked) for hits in found.deep]
+            for line, answers in enumerate(found.answers.tolist()):
+                for leg, deeper in zip(legs, deep, strict=True):
+                    leg[line][answers:] = deeper[line][answers:]
+        counts = np.minimum((ranked != NO_ROW).sum(axis=1), depths).tolist()
+        wanted = [line[:count] for line, count in zip(ranked, counts, strict=True)]
+        chunks = iter(self._index.chunks(np.concatenate(wanted)))
+        scores = found.ranking.scores[:, : max(depths)].tolist()
         return [
-            Passage(place + 1, chunk.chunk_id, chunk, scores[place], dense[place], sparse[place])
-            for place, chunk in enumerate(chunks)
+            [
+                Passage(place + 1, chunk.chunk_id, chunk, line[place], dense[place], sparse[place])
+                for place, chunk in enumerate(islice(chunks, count))
+            ]
+            for count, line, dense, sparse in zip(counts, scores, *legs, strict=True)
         ]
 
 
@@ -112,18 +117,22 @@ def _asked(texts: Sequence[str], encoded: Sequence[EncodedQuery | None]) -> Aske
     )
 
 
-def _explain(hits: Hits | None, line: int, rows: Int64) -> list[LegScore | None]:
-    """Where one leg placed each of `rows`; None where it did not find it, or was not asked."""
-    if hits is None or not rows.size or not hits.rows.shape[1]:
-        return [None] * len(rows)
-    there = rows[:, None] == hits.rows[line]
-    places = there.argmax(axis=1)
-    scores = hits.scores[line, places].tolist()
+def _explain(hits: Hits | None, rows: Int64) -> list[list[LegScore | None]]:
+    """Where one leg placed each of `rows` (n, t); None where it did not find it, or was not
+    asked.
+    """
+    if hits is None or not hits.rows.shape[1]:
+        return [[None] * rows.shape[1] for _ in rows]
+    places: Int64 = np.empty(rows.shape, dtype=np.int64)
+    find_places(hits.rows, rows, places)
+    seen: list[list[int]] = places.tolist()
+    scores: list[list[float]] = np.take_along_axis(hits.scores, places, axis=1).tolist()
     return [
-        LegScore(place + 1, score) if seen else None
-        for place, score, seen in zip(
-            places.tolist(), scores, there.any(axis=1).tolist(), strict=True
-        )
+        [
+            None if place < 0 else LegScore(place + 1, score)
+            for place, score in zip(found, own, strict=True)
+        ]
+        for found, own in zip(seen, scores, strict=True)
     ]
 
 

@@ -27,7 +27,7 @@ from indexer.exports import prepare_encoder
 from rag import __version__
 from rag.index.analyzer import make_analyzer
 from rag.index.chunk_files import DocumentRecord, write_chunks
-from rag.index.dense import build_dense
+from rag.index.dense import build_chosen
 from rag.index.manifest import FORMAT, Manifest, chunks_digest, version_id
 from rag.index.seal import inventory, write_manifest
 from rag.index.sparse import build_sparse
@@ -115,7 +115,7 @@ def build(
     embedded: int = EMBEDDED, dense: dict[str, Any] | None = None,
 ) -> Path:  # fmt: skip
     """The sealed bundle below `folder`; built where it is not there yet."""
-    dense = dense or {"kind": "hnsw"}
+    dense = dense or {"kind": "auto"}
     name = "-".join([lang, str(passages), str(embedded), *(str(v) for v in dense.values())])
     target = folder / name
     if (target / "manifest.json").is_file():
@@ -145,7 +145,7 @@ def write_bundle(
     """Writes and seals what goes with the encoder that lies in `target`; chunks by ascending id."""
     records = one_record_a_document(chunks)
     write_chunks(target, sorted(records.values(), key=lambda r: r.doc_id), iter(chunks))
-    built = build_dense(target, vectors, **dense)
+    built, chosen, _ = build_chosen(target, vectors, **dense)
     analyzer = make_analyzer("auto")
     terms = (
         found
@@ -166,7 +166,7 @@ def write_bundle(
     }  # fmt: skip
     manifest = Manifest(
         version=version_id(digest, format=FORMAT, **parts), chunks_digest=digest, counts=counts,
-        files=inventory(target), measured={"encoder": measured},
+        files=inventory(target), measured={"encoder": measured, "dense": chosen},
         program=f"rag-containers {__version__}", **parts,
     )  # fmt: skip
     write_manifest(target, manifest)
@@ -180,7 +180,7 @@ def main() -> None:
     parser.add_argument("--lang", choices=["en", "ko"], default="en")
     parser.add_argument("--passages", type=int, default=PASSAGES)
     parser.add_argument("--embedded", type=int, default=EMBEDDED)
-    parser.add_argument("--kind", choices=["flat", "hnsw"], default="hnsw")
+    parser.add_argument("--kind", choices=["auto", "flat", "hnsw"], default="auto")
     given = parser.parse_args()
     began = time.monotonic()
     made = build(
