@@ -28,7 +28,6 @@ from rag.models.onnx_embedder import OnnxEmbedder
 SETS = ("nfcorpus", "msmarco-dl-5k", "anthropic-docs", "cranfield")
 BATCH_TOKENS = (512, 1024, 2048, 4096)
 CLIENTS = (1, 8, 32, 64)
-NO_CACHE = {"RAG_QUERY_CACHE_BYTES": "0"}
 
 
 def read_queries(data: Path) -> list[str]:
@@ -49,11 +48,16 @@ def write_bodies(queries: list[str], path: Path) -> list[bytes]:
     return bodies
 
 
-def offline_rate(bundle: Path, queries: list[str]) -> float:
+def settings(given: argparse.Namespace, *, cache: bool = False) -> dict[str, str]:
+    chosen = {"RAG_ENCODER_PRECISION": given.precision}
+    return chosen if cache else chosen | {"RAG_QUERY_CACHE_BYTES": "0"}
+
+
+def offline_rate(bundle: Path, queries: list[str], precision: str) -> float:
     """Queries a second in the best of several batch sizes."""
     best = 0.0
     for tokens in BATCH_TOKENS:
-        embedder = OnnxEmbedder(bundle / "encoder", max_batch_tokens=tokens)
+        embedder = OnnxEmbedder(bundle / "encoder", max_batch_tokens=tokens, precision=precision)
         embedder.embed_queries(queries[:64])
         began = time.perf_counter()
         embedder.embed_queries(queries)
@@ -61,9 +65,10 @@ def offline_rate(bundle: Path, queries: list[str]) -> float:
     return best
 
 
-def unloaded(bundle: Path, service: Served, queries: list[str], bodies: list[bytes]) -> Any:
+def unloaded(
+    embedder: OnnxEmbedder, service: Served, queries: list[str], bodies: list[bytes]
+) -> Any:
     """p50 of single requests beside the encoder's own time for the same queries, in turns."""
-    embedder = OnnxEmbedder(bundle / "encoder")
     client = Alone(service.port)
     own, whole = [], []
     for place, (query, body) in enumerate(zip(queries, bodies, strict=True)):
@@ -86,10 +91,14 @@ def saturated(bundle: Path, queries: list[str], path: Path, given: argparse.Name
     """E, N and the service without its cache, in turns."""
     bodies = path.read_bytes().splitlines()
     found: dict[str, list[float]] = {}
-    with rag_serve(bundle, **NO_CACHE) as service, empty_route() as empty:
-        alone = unloaded(bundle, service, queries[: given.alone], bodies[: given.alone])
+    with rag_serve(bundle, **settings(given)) as service, empty_route() as empty:
+        embedder = OnnxEmbedder(bundle / "encoder", precision=given.precision)
+        alone = unloaded(embedder, service, queries[: given.alone], bodies[: given.alone])
+        del embedder
         for turn in range(given.rounds):
-            found.setdefault("E", []).append(offline_rate(bundle, queries[: given.offline]))
+            found.setdefault("E", []).append(
+                offline_rate(bundle, queries[: given.offline], given.precision)
+            )
             took = closed_loop(empty.port, path, clients=64, seconds=given.seconds)
             found.setdefault("N", []).append(took["rate"])
             for clients in CLIENTS:
@@ -117,7 +126,7 @@ def cached(bundle: Path, path: Path, given: argparse.Namespace) -> Any:
     few = path.with_name("few.jsonl")
     few.write_bytes(b"\n".join(path.read_bytes().splitlines()[: given.offline]) + b"\n")
     rates: dict[str, list[float]] = {"N": [], "service_64": []}
-    with rag_serve(bundle) as service, empty_route() as empty:
+    with rag_serve(bundle, **settings(given, cache=True)) as service, empty_route() as empty:
         client = Alone(service.port)
         for body in few.read_bytes().splitlines():
             client.ask(body)
@@ -133,7 +142,7 @@ def cached(bundle: Path, path: Path, given: argparse.Namespace) -> Any:
 def overload(bundle: Path, path: Path, given: argparse.Namespace, peak: float) -> Any:
     """Ten times what the service can do, by an open loop."""
     bodies = path.read_bytes().splitlines()
-    with rag_serve(bundle, **NO_CACHE) as service:
+    with rag_serve(bundle, **settings(given)) as service:
         before = closed_loop(service.port, path, clients=64, seconds=given.seconds)
         peak = max(peak, before["rate"])
         memory = [service.mib("Rss")]
@@ -153,13 +162,13 @@ def overload(bundle: Path, path: Path, given: argparse.Namespace, peak: float) -
     }  # fmt: skip
 
 
-def start(bundle: Path) -> Any:
+def start(bundle: Path, given: argparse.Namespace) -> Any:
     """Cold starts, with the files in the page cache, and memory against the files' size."""
     manifest = json.loads((bundle / "manifest.json").read_bytes())
     files = sum(entry["size"] for entry in manifest["files"].values()) / 2**20
     starts, processor = [], []
     for _ in range(4):
-        with rag_serve(bundle) as service:
+        with rag_serve(bundle, **settings(given, cache=True)) as service:
             starts.append(service.cold_start_s)
             processor.append(service.cpu_s())
             memory = {name: service.mib(name) for name in ("Pss", "Rss")}
@@ -177,7 +186,8 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, required=True, help="kept between runs")
     parser.add_argument("--passages", type=int, default=PASSAGES)
     parser.add_argument("--embedded", type=int, default=EMBEDDED)
-    parser.add_argument("--kind", default="hnsw")
+    parser.add_argument("--kind", default="auto")
+    parser.add_argument("--precision", default="float32", choices=["float32", "int8"])
     parser.add_argument("--lang", default="en")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=4)
@@ -195,7 +205,7 @@ def main() -> None:
     tell("queries", {"queries": len(queries), "passages": given.passages})
     peak = 0.0
     if given.only in (None, "start"):
-        tell("start", start(bundle))
+        tell("start", start(bundle, given))
     if given.only in (None, "saturated"):
         found = saturated(bundle, queries, path, given)
         peak = found["rates"]["service_64"]
