@@ -122,7 +122,7 @@ def _check_sparse(folder: Path, manifest: Manifest, sample: int) -> Iterator[Fin
     stored = leg.passage_terms(rows)
     wanted = leg.query_terms(list(analyzer.batch(texts)))
     wrong = sum(
-        set(stored.terms[stored.starts[i] : stored.starts[i + 1]].tolist())
+        set(stored.terms[stored.starts[i] : stored.ends[i]].tolist())
         != set(wanted.terms[wanted.starts[i] : wanted.starts[i + 1]].tolist())
         for i in range(len(rows))
     )

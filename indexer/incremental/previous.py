@@ -139,7 +139,8 @@ class Previous:
         counts = self._counts
         indptr = self._forward_starts
         per_posting = [counts[indptr[row] : indptr[row + 1]] for row in rows.tolist()]
-        used, terms = np.unique(found.terms, return_inverse=True)
+        stored = [found.terms[a:b] for a, b in zip(found.starts, found.ends, strict=True)]
+        used, terms = np.unique(np.concatenate(stored), return_inverse=True)
         return ParsedBatch(
             documents=entries,
             failures=failures,
@@ -147,7 +148,7 @@ class Previous:
             ids=np.frombuffer(ids, dtype=np.uint8).reshape(-1, ID_BYTES),
             digests=text_digests(texts),
             tokens=np.array([len(text) // 4 for text in texts], dtype=np.int32),
-            sizes=np.diff(found.starts).astype(np.int32),
+            sizes=(found.ends - found.starts).astype(np.int32),
             terms=terms.astype(np.int32),
             counts=np.concatenate(per_posting).astype(np.int32),
             ends=np.cumsum([len(line) for line in lines], dtype=np.int64),

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from rag.errors import BundleMixed
 from rag.index.bm25 import Postings
-from rag.index.kernels import gather_postings, group_by_term
+from rag.index.kernels import group_by_term
 from rag.index.protocol import QueryTerms, TermWeights
 from rag.index.vocabulary import open_array
 from rag.types import Float32, Int64
@@ -77,13 +77,10 @@ class Forward:
         """The terms of each of `rows`, in that order; IndexError for a row that is not there."""
         if rows.size and not 0 <= rows.min() <= rows.max() < len(self._indptr) - 1:
             raise IndexError(f"rows must lie in 0..{len(self._indptr) - 2}")
-        wanted = np.ascontiguousarray(rows, dtype=np.int64)
-        starts = np.zeros(len(wanted) + 1, dtype=np.int64)
-        np.cumsum(self._indptr[wanted + 1] - self._indptr[wanted], out=starts[1:])
-        terms = np.empty(int(starts[-1]), dtype=np.int32)
-        weights = np.empty(len(terms), dtype=np.float32)
-        gather_postings(self._indptr, self._terms, self._weights, wanted, starts, terms, weights)
-        return TermWeights(starts, terms, weights)
+        indptr = self._indptr
+        return TermWeights(
+            indptr[rows], indptr[rows + 1], self._terms, self._weights, len(self._idf)
+        )
 
     def queries(self, queries: Sequence[Int64]) -> QueryTerms:
         """Each query's term ids (negative: unknown, left out), once each, ascending."""

@@ -116,33 +116,6 @@ def group_by_term(
             position += 1
 
 
-@kernel(
-    readonly(types.int64),
-    readonly(types.int32),
-    readonly(types.float32),
-    readonly(types.int64),
-    readonly(types.int64),
-    types.int32[::1],
-    types.float32[::1],
-)
-def gather_postings(
-    indptr: Int64,
-    terms: Any,
-    weights: Float32,
-    rows: Int64,
-    starts: Int64,
-    terms_out: Any,
-    weights_out: Float32,
-) -> None:
-    """Copies the slices indptr[r]:indptr[r + 1] of each of `rows`, the i-th to starts[i]."""
-    for i in range(rows.size):
-        at = starts[i]
-        for j in range(indptr[rows[i]], indptr[rows[i] + 1]):
-            terms_out[at] = terms[j]
-            weights_out[at] = weights[j]
-            at += 1
-
-
 @kernel(types.int64[::1], types.float32[::1], types.int64, types.int64)
 def _sift_down(rows: Int64, scores: Float32, root: int, size: int) -> None:
     """Restores a heap with the worst hit (lowest score, then highest row) at its root."""
@@ -320,9 +293,17 @@ def rank_nominees(
             out_scores[query, i] = scores[i]
 
 
-@kernel(matrix(types.int64), matrix(types.int64), types.int64[:, ::1])
-def find_places(rows: Int64, wanted: Int64, out: Int64) -> None:
-    """out[i, j] = where wanted[i, j] stands in rows[i], or -1; rows of -1 stand nowhere."""
+@kernel(
+    matrix(types.int64),
+    matrix(types.float32),
+    matrix(types.int64),
+    types.int64[:, ::1],
+    types.float32[:, ::1],
+)
+def find_places(
+    rows: Int64, scores: Float32, wanted: Int64, out: Int64, out_scores: Float32
+) -> None:
+    """out[i, j] = where wanted[i, j] stands in rows[i], with its score, or -1; -1 is no row."""
     for i in range(wanted.shape[0]):
         for j in range(wanted.shape[1]):
             out[i, j] = -1
@@ -332,6 +313,7 @@ def find_places(rows: Int64, wanted: Int64, out: Int64) -> None:
             for place in range(rows.shape[1]):
                 if rows[i, place] == row:
                     out[i, j] = place
+                    out_scores[i, j] = scores[i, place]
                     break
 
 
@@ -343,10 +325,6 @@ def warm() -> None:
     find_terms(bytes_, offsets, bytes_, offsets, found)
     one = np.zeros(1, dtype=np.int32)
     group_by_term(one, one, one + 1, np.zeros(1, dtype=np.int64), one.copy(), one.copy())
-    gather_postings(
-        offsets, one, np.ones(1, dtype=np.float32), found, found, one.copy(),
-        np.ones(1, dtype=np.float32),
-    )  # fmt: skip
     search_postings(
         offsets,
         one,
@@ -362,7 +340,7 @@ def warm() -> None:
     )
     single, row = np.ones((1, 1), dtype=np.float32), np.zeros((1, 1), dtype=np.int64)
     rank_nominees(single, found, found, offsets, single, 1.0, row.copy(), single.copy())
-    find_places(row, row, row.copy())
+    find_places(row, single, row, row.copy(), single.copy())
 
 
 if __name__ == "__main__":

@@ -42,6 +42,9 @@ class Legs:
     def vectors(self, rows: Int64) -> Float32:
         return self.dense.vectors(rows)
 
+    def located_vectors(self, rows: Int64) -> tuple[Float32, Int64]:
+        return self.dense.located_vectors(rows)
+
     def passage_terms(self, rows: Int64) -> TermWeights:
         return self._sparse.passage_terms(rows)
 

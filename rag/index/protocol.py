@@ -36,13 +36,16 @@ class Index(Protocol):
 
 
 class TermWeights(NamedTuple):
-    """The terms of n passages. Passage i has terms[starts[i]:starts[i + 1]] (int32 ids, ascending),
-    each with what it adds to the passage's BM25 score (`weights`, float32, 0 or more).
+    """The terms of n passages. Passage i has terms[starts[i]:ends[i]] (int32 ids, ascending, below
+    `known`), each with what it adds to the passage's BM25 score (`weights`, float32, 0 or more).
+    What lies between is other passages'.
     """
 
     starts: Int64
+    ends: Int64
     terms: NDArray[np.int32]
     weights: Float32
+    known: int
 
 
 class QueryTerms(NamedTuple):
@@ -63,11 +66,15 @@ class Evidence(Protocol):
     is searched better (see rag/retrieval/feedback.py).
 
     `vectors` gives float32 (len(rows), d), `passage_terms` the terms of each of `rows`, both in
-    that order and raising IndexError for a row outside 0..rows-1. `query_terms` analyses raw query
-    texts as `search_sparse` does.
+    that order and raising IndexError for a row outside 0..rows-1. `located_vectors` gives the same
+    vectors without a copy where they lie in memory as they are: float32 (m, d), and int64
+    (len(rows),), where among them those of `rows` stand. `query_terms` analyses raw query texts as
+    `search_sparse` does.
     """
 
     def vectors(self, rows: Int64) -> Float32: ...
+
+    def located_vectors(self, rows: Int64) -> tuple[Float32, Int64]: ...
 
     def passage_terms(self, rows: Int64) -> TermWeights: ...
 

@@ -88,16 +88,18 @@ class Feedback:
         fused = no_hits(len(asked.texts), int(np.diff(firsts).max(initial=0)))
         if rows.size == 0:
             return fused
-        passages, terms = index.passage_terms(rows), index.query_terms(asked.texts)
+        (vectors, places), found = index.located_vectors(rows), index.passage_terms(rows)
+        terms = index.query_terms(asked.texts)
         options = np.array(
             [self.dense_weight, self.keywords, self.coverage, self.feedback,
              REACH * scale.deviation, TEMPERATURE], dtype=np.float32,
         )  # fmt: skip
         settings = np.empty((len(asked.texts), 9), dtype=np.float32)
         weigh(dense.rows, sparse.scores, asked.readable, options, settings)
-        table = _take_table(max(passages.terms.max(initial=0), terms.terms.max(initial=0)))
+        table = _take_table(found.known)
         fuse(
-            index.vectors(rows), *passages, rows, firsts, asked.vectors,
+            vectors, places, found.starts, found.ends, found.terms, found.weights, rows, firsts,
+            asked.vectors,
             terms.starts, terms.terms, terms.counts, terms.idf, settings, self.passages,
             self.calibration.numbers(scale), table, *fused,
         )  # fmt: skip
@@ -118,14 +120,14 @@ def measure_scale(index: Evidence, rows: int) -> Scale:
 _tables: deque[Float32] = deque()
 
 
-def _take_table(last: int) -> Float32:
-    """float32 (more than `last`, 2) of zeros; as many exist as searches ever ran at once."""
+def _take_table(terms: int) -> Float32:
+    """float32 (`terms` or more, 2) of zeros; as many exist as searches ever ran at once."""
     try:
         table = _tables.pop()
     except IndexError:
         table = np.zeros((0, 2), dtype=np.float32)
-    if len(table) <= last:
-        table = np.zeros((2 * int(last) + 64, 2), dtype=np.float32)
+    if len(table) < terms:
+        table = np.zeros((terms, 2), dtype=np.float32)
     return table
 
 

@@ -2,8 +2,8 @@
 
 `python -m rag.retrieval.kernels` fills the cache ahead of time, for this room and the index's.
 
-Passages of many queries lie one after the other: passage p has the vector vectors[p] and the
-terms terms[starts[p]:starts[p + 1]] with their weights. A `table` (terms, 2) holds numbers by
+Passages of many queries lie one after the other: passage p has the vector vectors[places[p]] and
+the terms terms[starts[p]:ends[p]] with their weights. A `table` (terms, 2) holds numbers by
 term while a loop runs; it is 0 everywhere before and after.
 """
 
@@ -22,7 +22,9 @@ _FLOATS = readonly(types.float32)
 _IDS = readonly(types.int32)
 _PASSAGES = (
     matrix(types.float32),  # vectors
+    readonly(types.int64),  # places
     readonly(types.int64),  # starts
+    readonly(types.int64),  # ends
     _IDS,  # terms
     _FLOATS,  # weights
     types.int64,  # the first passage of the query
@@ -30,19 +32,28 @@ _PASSAGES = (
 _TABLE = types.float32[:, ::1]
 
 
-@kernel(_PASSAGES[0], _FLOATS, types.float32[::1], reorder=True)
-def inner_products(vectors: Float32, vector: Float32, out: Float32) -> None:
-    """out[i] = vectors[i] · vector."""
-    for i in range(vectors.shape[0]):
+@kernel(*_PASSAGES[:2], types.int64, _FLOATS, types.float32[::1], reorder=True)
+def inner_products(
+    vectors: Float32, places: Int64, first: int, vector: Float32, out: Float32
+) -> None:
+    """out[i] = the vector of passage first + i · vector."""
+    for i in range(out.size):
+        place = places[first + i]
         total = np.float32(0.0)
         for j in range(vectors.shape[1]):
-            total += vectors[i, j] * vector[j]
+            total += vectors[place, j] * vector[j]
         out[i] = total
 
 
-@kernel(*_PASSAGES[1:], _TABLE, types.float32[:, ::1], reorder=True)
+@kernel(*_PASSAGES[2:], _TABLE, types.float32[:, ::1], reorder=True)
 def sum_terms(
-    starts: Int64, terms: Any, weights: Float32, first: int, table: Float32, out: Float32
+    starts: Int64,
+    ends: Int64,
+    terms: Any,
+    weights: Float32,
+    first: int,
+    table: Float32,
+    out: Float32,
 ) -> None:
     """Adds up what `table` holds for the terms of passage first + i.
 
@@ -51,19 +62,19 @@ def sum_terms(
     for i in range(out.shape[1]):
         weighted = np.float32(0.0)
         plain = np.float32(0.0)
-        for j in range(starts[first + i], starts[first + i + 1]):
+        for j in range(starts[first + i], ends[first + i]):
             weighted += weights[j] * table[terms[j], 0]
             plain += table[terms[j], 1]
         out[0, i] = weighted
         out[1, i] = plain
 
 
-@kernel(readonly(types.int64), _FLOATS, types.int64, types.float32[::1], reorder=True)
-def norms(starts: Int64, weights: Float32, first: int, out: Float32) -> None:
+@kernel(*_PASSAGES[2:4], *_PASSAGES[5:], types.float32[::1], reorder=True)
+def norms(starts: Int64, ends: Int64, weights: Float32, first: int, out: Float32) -> None:
     """out[i] = the L2 norm of the weights of passage first + i."""
     for i in range(out.size):
         total = np.float32(0.0)
-        for j in range(starts[first + i], starts[first + i + 1]):
+        for j in range(starts[first + i], ends[first + i]):
             total += weights[j] * weights[j]
         out[i] = np.sqrt(total)
 
@@ -99,7 +110,9 @@ def add_scaled(values: Float32, weight: float, out: Float32) -> None:
 @kernel(*_PASSAGES, _FLOATS, _IDS, _FLOATS, _FLOATS, _TABLE, types.float32[:, ::1])
 def observe(
     vectors: Float32,
+    places: Int64,
     starts: Int64,
+    ends: Int64,
     terms: Any,
     weights: Float32,
     first: int,
@@ -114,12 +127,12 @@ def observe(
 
     Coverage is the share of the query's idf whose terms a passage has; 0 without any known term.
     """
-    inner_products(vectors[first : first + seen.shape[1]], query, seen[0])
+    inner_products(vectors, places, first, query, seen[0])
     total = idf.sum()
     for i in range(asked.size):
         table[asked[i], 0] = counts[i]
         table[asked[i], 1] = idf[i] / total
-    sum_terms(starts, terms, weights, first, table, seen[1:])
+    sum_terms(starts, ends, terms, weights, first, table, seen[1:])
     for i in range(asked.size):
         table[asked[i]] = 0
 
@@ -127,7 +140,9 @@ def observe(
 @kernel(*_PASSAGES, readonly(types.int64), _FLOATS, _TABLE, types.float32[:, ::1])
 def resemble(
     vectors: Float32,
+    places: Int64,
     starts: Int64,
+    ends: Int64,
     terms: Any,
     weights: Float32,
     first: int,
@@ -141,22 +156,22 @@ def resemble(
     The weighted mean of cosines with them; `shares` adds to 1. seen[2] is scratch.
     """
     lengths = np.empty(seen.shape[1], dtype=np.float32)
-    norms(starts, weights, first, lengths)
+    norms(starts, ends, weights, first, lengths)
     centre = np.zeros(vectors.shape[1], dtype=np.float32)
     for i in range(picked.size):
         row = first + picked[i]
         for j in range(centre.size):
-            centre[j] += shares[i] * vectors[row, j]
+            centre[j] += shares[i] * vectors[places[row], j]
         if lengths[picked[i]] > 0:
             share = shares[i] / lengths[picked[i]]
-            for j in range(starts[row], starts[row + 1]):
+            for j in range(starts[row], ends[row]):
                 table[terms[j], 0] += share * weights[j]
-    inner_products(vectors[first : first + seen.shape[1]], centre, seen[0])
-    sum_terms(starts, terms, weights, first, table, seen[1:])
+    inner_products(vectors, places, first, centre, seen[0])
+    sum_terms(starts, ends, terms, weights, first, table, seen[1:])
     for i in range(seen.shape[1]):
         seen[1, i] = seen[1, i] / lengths[i] if lengths[i] > 0 else np.float32(0.0)
     for i in range(picked.size):
-        for j in range(starts[first + picked[i]], starts[first + picked[i] + 1]):
+        for j in range(starts[first + picked[i]], ends[first + picked[i]]):
             table[terms[j], 0] = 0
 
 
@@ -166,7 +181,9 @@ def resemble(
 )  # fmt: skip
 def score(
     vectors: Float32,
+    places: Int64,
     starts: Int64,
+    ends: Int64,
     terms: Any,
     weights: Float32,
     first: int,
@@ -186,7 +203,9 @@ def score(
     likeness by vector and by terms, the temperature. `best` becomes the best cosine and coverage.
     """
     seen = np.empty((3, scores.size), dtype=np.float32)
-    observe(vectors, starts, terms, weights, first, query, asked, counts, idf, table, seen)
+    observe(
+        vectors, places, starts, ends, terms, weights, first, query, asked, counts, idf, table, seen
+    )
     best[0] = seen[0].max()
     best[1] = seen[2].max()
     keywords = max(seen[1].max(), np.float32(1e-9))
@@ -199,7 +218,7 @@ def score(
     pick_best(scores, settings[6], picked, shares)
     # Where even the best has little evidence, there is little to learn from it.
     learn = min(scores[picked[0]], np.float32(1.0))
-    resemble(vectors, starts, terms, weights, first, picked, shares, table, seen)
+    resemble(vectors, places, starts, ends, terms, weights, first, picked, shares, table, seen)
     add_scaled(seen[0], settings[4] * learn, scores)
     add_scaled(seen[1], settings[5] * learn, scores)
 
@@ -259,13 +278,15 @@ def weigh(
 
 
 @kernel(
-    *_PASSAGES[:4], readonly(types.int64), readonly(types.int64), matrix(types.float32),
+    *_PASSAGES[:6], readonly(types.int64), readonly(types.int64), matrix(types.float32),
     readonly(types.int64), _IDS, _FLOATS, _FLOATS, matrix(types.float32), types.int64,
     readonly(types.float64), _TABLE, types.int64[:, ::1], types.float32[:, ::1],
 )  # fmt: skip
 def fuse(
     vectors: Float32,
+    places: Int64,
     starts: Int64,
+    ends: Int64,
     terms: Any,
     weights: Float32,
     rows: Int64,
@@ -297,8 +318,8 @@ def fuse(
         own = slice(asked_starts[q], asked_starts[q + 1])
         scores = np.empty(end - first, dtype=np.float32)
         score(
-            vectors, starts, terms, weights, first, queries[q], asked[own], counts[own], idf[own],
-            settings[q], learn_from, table, scores, best,
+            vectors, places, starts, ends, terms, weights, first, queries[q], asked[own],
+            counts[own], idf[own], settings[q], learn_from, table, scores, best,
         )  # fmt: skip
         trust = settings[q, 8]
         apart = (best[0] - calibration[5]) / calibration[6]
@@ -322,7 +343,8 @@ def warm() -> None:
     settings = np.empty((1, 9), dtype=np.float32)
     weigh(row, single, one, np.ones(6, dtype=np.float32), settings)
     fuse(
-        single, starts, term, one, rows[:1], starts, single, starts, term, one, one, settings, 1,
+        single, rows[:1], rows[:1], starts[1:], term, one, rows[:1], starts,
+        single, starts, term, one, one, settings, 1,
         np.ones(7), np.zeros((1, 2), dtype=np.float32), row, single.copy(),
     )  # fmt: skip
 

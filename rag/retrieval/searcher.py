@@ -17,7 +17,7 @@ from rag.models.embedder import EncodedQuery
 from rag.retrieval.feedback import Asked
 from rag.retrieval.fusion import make_fusion
 from rag.retrieval.ranking import DEPTH, Found, Ranker
-from rag.types import NO_ROW, Hits, Int64, LegScore, Mode, Passage, Query
+from rag.types import NO_ROW, Float32, Hits, Int64, LegScore, Mode, Passage, Query
 
 
 class Searcher:
@@ -124,15 +124,16 @@ def _explain(hits: Hits | None, rows: Int64) -> list[list[LegScore | None]]:
     if hits is None or not hits.rows.shape[1]:
         return [[None] * rows.shape[1] for _ in rows]
     places: Int64 = np.empty(rows.shape, dtype=np.int64)
-    find_places(hits.rows, rows, places)
+    own: Float32 = np.empty(rows.shape, dtype=np.float32)
+    find_places(*hits, rows, places, own)
     seen: list[list[int]] = places.tolist()
-    scores: list[list[float]] = np.take_along_axis(hits.scores, places, axis=1).tolist()
+    scores: list[list[float]] = own.tolist()
     return [
         [
             None if place < 0 else LegScore(place + 1, score)
-            for place, score in zip(found, own, strict=True)
+            for place, score in zip(found, scored, strict=True)
         ]
-        for found, own in zip(seen, scores, strict=True)
+        for found, scored in zip(seen, scores, strict=True)
     ]
 
 

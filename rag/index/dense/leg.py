@@ -116,9 +116,19 @@ class DenseLeg:
         """The vectors of `rows` as they are scored, float32 (len(rows), d); IndexError for a row
         that is not there.
         """
+        self._check_rows(rows)
+        return self._stored.vectors(rows)
+
+    def located_vectors(self, rows: Int64) -> tuple[Float32, Int64]:
+        """`vectors` without a copy, where they lie in memory as they are: float32 (m, d), and int64
+        (len(rows),), where among them those of `rows` stand.
+        """
+        self._check_rows(rows)
+        return self._stored.located(rows)
+
+    def _check_rows(self, rows: Int64) -> None:
         if rows.size and not 0 <= rows.min() <= rows.max() < self.rows:
             raise IndexError(f"rows must lie in 0..{self.rows - 1}")
-        return self._stored.vectors(rows)
 
     def search(self, vectors: Float32, k: int, allowed: RowMask | None) -> Hits:
         """The k rows of highest inner product for each of float32 (n, d) query vectors.

@@ -66,7 +66,7 @@ def by_the_book(
     matrix = np.zeros((ROWS, WORDS))
     terms = index.passage_terms(every)
     for row in every:
-        own = slice(terms.starts[row], terms.starts[row + 1])
+        own = slice(terms.starts[row], terms.ends[row])
         matrix[row, terms.terms[own]] = terms.weights[own]
     asked = index.query_terms([text])
     bm25 = matrix[:, asked.terms] @ asked.counts
