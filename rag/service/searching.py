@@ -17,7 +17,9 @@ BATCH_QUERIES = 32
 """Few enough that nobody waits long for a batch to end, many enough to share its fixed cost."""
 
 WORKERS = 4
-"""At most: a search spends half of its time outside of the interpreter's lock."""
+"""At most; one for every two processors. A search spends half of its time outside of the
+interpreter's lock, and one worker that makes larger batches takes less of what the encoder needs.
+"""
 
 
 class Searched(NamedTuple):
@@ -50,7 +52,7 @@ class SearchStage:
             budget=BATCH_QUERIES,
             max_waiting=max_waiting,
             name="search",
-            workers=min(WORKERS, usable_cpus()),
+            workers=max(1, min(WORKERS, usable_cpus() // 2)),
             stalled_after_s=stalled_after_s,
             observe=observe,
         )
