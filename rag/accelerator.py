@@ -2,7 +2,7 @@
 
 PyTorch and FAISS share one CUDA runtime in a process, so both must be built for the same major
 version, and the driver must support it (a newer minor version runs on an older driver of the same
-major one).
+major one). FAISS's wheels hold machine code for some compute capabilities alone.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import importlib.metadata
 import importlib.util
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -19,21 +20,34 @@ from rag.errors import ConfigurationError
 
 class Wheel(NamedTuple):
     """A FAISS wheel with GPU support: its package, the versions from `first` up to and without
-    `end`, the major version of CUDA that they are built for, and whether they have CAGRA.
+    `end`, the major version of CUDA that they are built for, the compute capabilities from `least`
+    to `most` that they have code for (None: also newer ones, compiled by the driver), and whether
+    they have CAGRA.
     """
 
     package: str
     first: tuple[int, int]
     end: tuple[int, int]
     cuda: int
+    least: tuple[int, int]
+    most: tuple[int, int] | None
     cagra: bool
+
+    @property
+    def capabilities(self) -> str:
+        """Such as '7.0 to 8.9', or '7.5 and newer'."""
+        least = _dotted(self.least)
+        return f"{least} and newer" if self.most is None else f"{least} to {_dotted(self.most)}"
 
 
 TABLE = (
-    Wheel("faiss-gpu-cu12", (1, 10), (1, 15), 12, False),
-    Wheel("faiss-gpu-cuvs", (1, 14), (1, 15), 12, True),
-    Wheel("faiss-gpu-cuvs", (1, 15), (1, 16), 13, True),
+    Wheel("faiss-gpu-cu12", (1, 10), (1, 15), 12, (7, 0), (8, 9), False),
+    Wheel("faiss-gpu-cuvs", (1, 14), (1, 15), 12, (7, 0), (8, 9), True),
+    Wheel("faiss-gpu-cuvs", (1, 15), (1, 16), 13, (7, 5), None, True),
 )
+"""Read off the machine code in libfaiss.so (and libcuvs.so) of the newest wheel of each line:
+1.14.1.post1 has 7.0 and 8.0 (cu12) or 7.0 to 8.6 (cuvs), which 8.9 runs and 9.0 does not; 1.15.1
+has 7.5 to 9.0, and PTX."""
 
 
 class Installed(NamedTuple):
@@ -56,12 +70,17 @@ def read_installed() -> Installed:
     return Installed(faiss, _version("torch"), _torch_cuda())
 
 
-def check_versions(driver: Driver, installed: Installed) -> str:
-    """One line that says what goes together here, for the log of a start on a GPU.
+def check_versions(
+    driver: Driver, installed: Installed, devices: Sequence[int] | None = None
+) -> str:
+    """One line that says what goes together here, for the log of a start on GPUs: on `devices`, or
+    on any that there is.
 
     Raises ConfigurationError naming the two that do not.
     """
     parts = [f"driver for CUDA {_dotted(driver.cuda)}, {driver.devices} devices"]
+    if driver.capabilities:
+        parts[0] += f" of compute capability {', '.join(map(_dotted, driver.capabilities))}"
     majors: dict[str, int] = {}
     if installed.torch_cuda is not None:
         parts.append(f"torch {installed.torch} for CUDA {installed.torch_cuda}")
@@ -84,7 +103,28 @@ def check_versions(driver: Driver, installed: Installed) -> str:
             f"torch and FAISS are built for different CUDA versions ({line}); install two that"
             " agree, see the table in README.md"
         )
+    if lacking := lacks_code(driver, installed, devices):
+        raise ConfigurationError(lacking)
     return line
+
+
+def lacks_code(
+    driver: Driver, installed: Installed, devices: Sequence[int] | None = None
+) -> str | None:
+    """Why the FAISS wheel has no code for one of `devices` (None: all of them), or None."""
+    wheel = wheel_of(installed.faiss)
+    if wheel is None:
+        return None
+    for number, found in enumerate(driver.capabilities):
+        known = wheel.least <= found and (wheel.most is None or found <= wheel.most)
+        if not known and (devices is None or number in devices):
+            return (
+                f"{wheel.package} {_dotted(wheel.first)} to below {_dotted(wheel.end)} has code for"
+                f" compute capability {wheel.capabilities}, and device {number} has"
+                f" {_dotted(found)}; install another of the table in README.md, or set"
+                " RAG_DENSE_DEVICE=cpu"
+            )
+    return None
 
 
 def wheel_of(faiss: tuple[str, str] | None) -> Wheel | None:
@@ -107,15 +147,15 @@ def wheel_of(faiss: tuple[str, str] | None) -> Wheel | None:
 def table() -> str:
     """The table as Markdown."""
     lines = [
-        "| FAISS wheel | versions | CUDA | driver | PyTorch | CAGRA |",
-        "|---|---|---|---|---|---|",
+        "| FAISS wheel | versions | CUDA | driver | PyTorch | compute capability | CAGRA |",
+        "|---|---|---|---|---|---|---|",
     ]
     for w in TABLE:
         least, end = _dotted(w.first), _dotted(w.end)
         cagra = "yes" if w.cagra else "no"
         lines.append(
             f"| `{w.package}` | {least} to below {end} | {w.cuda} | for CUDA {w.cuda} or newer"
-            f" | built for CUDA {w.cuda} | {cagra} |"
+            f" | built for CUDA {w.cuda} | {w.capabilities} | {cagra} |"
         )
     return "\n".join(lines) + "\n"
 

@@ -17,12 +17,14 @@ LIBRARY = "libcuda.so.1"
 
 
 class Driver(NamedTuple):
-    """The CUDA driver: the CUDA version that it supports, as (13, 0), and how many devices this
-    process may use; (0, 0) and 0 where there is none.
+    """The CUDA driver: the CUDA version that it supports, as (13, 0), how many devices this
+    process may use, and the compute capability of each, as (9, 0), where it says them; (0, 0), 0
+    and none where there is no driver.
     """
 
     cuda: tuple[int, int]
     devices: int
+    capabilities: tuple[tuple[int, int], ...] = ()
 
 
 NO_DRIVER = Driver((0, 0), 0)
@@ -37,9 +39,24 @@ def read_driver(library: str = LIBRARY) -> Driver:
             return NO_DRIVER
         if cuda.cuDeviceGetCount(ctypes.byref(count)):
             return NO_DRIVER
+        capabilities = tuple(_capability(cuda, number) for number in range(count.value))
     except (OSError, AttributeError):
         return NO_DRIVER
-    return Driver((version.value // 1000, version.value % 1000 // 10), count.value)
+    return Driver((version.value // 1000, version.value % 1000 // 10), count.value, capabilities)
+
+
+def _capability(cuda: ctypes.CDLL, number: int) -> tuple[int, int]:
+    """Of device `number`, as the driver's attributes 75 and 76 say it."""
+    device, major, minor = ctypes.c_int(), ctypes.c_int(), ctypes.c_int()
+    failed = cuda.cuDeviceGet(ctypes.byref(device), number)
+    for attribute, value in ((75, major), (76, minor)):
+        failed = failed or cuda.cuDeviceGetAttribute(ctypes.byref(value), attribute, device)
+    if failed:
+        raise ConfigurationError(
+            f"the driver does not say what device {number} can do (error {failed}); check that"
+            " nvidia-smi lists it, or leave it out of CUDA_VISIBLE_DEVICES"
+        )
+    return major.value, minor.value
 
 
 def split_devices(device: str) -> list[str]:

@@ -87,7 +87,8 @@ def place_dense(bundle: Bundle, device: str, search: Search = "auto") -> None:
 
 def _to_gpu(bundle: Bundle, names: list[str], driver: Driver, search: Search) -> None:
     if driver.devices:
-        logger.info(check_versions(driver, read_installed()))
+        asked = None if names == [AUTO] else [number_of(name) or 0 for name in names]
+        logger.info(check_versions(driver, read_installed(), asked))
     from rag.index.dense import gpu
 
     chosen = [gpu.dense_device(name, driver) for name in names]

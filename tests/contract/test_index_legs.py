@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -16,7 +16,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from rag.errors import ModelFailure
-from rag.index.dense import DenseLeg, build_dense, gpu
+from rag.index.dense import DenseLeg, build_dense, gpu, gpu_build
+from rag.index.dense.build import FILE
 from rag.index.dense.factory import METRIC, QUANTIZERS
 from rag.index.dense.gpu_search import GpuScan
 from rag.index.sparse import SparseLeg, build_sparse
@@ -25,6 +26,9 @@ from rag.types import NO_ROW, Hits, RowMask
 ROWS = 120
 WORDS = ["검색", "색인", "서울", "read", "write", "index", "query", "𠀀"]
 rng = np.random.default_rng(7)
+
+
+Build = Callable[..., dict[str, Any]]
 
 
 @dataclass(frozen=True)
@@ -92,11 +96,11 @@ DENSE: dict[str, dict[str, Any]] = {
 }
 
 
-def dense_case(folder: Path, **options: Any) -> Case:
+def dense_case(folder: Path, build: Build = build_dense, **options: Any) -> Case:
     vectors = rng.normal(size=(ROWS // 3, 24)).astype(np.float32)
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
     vectors = np.concatenate([vectors, vectors[::-1], vectors])  # every vector three times
-    leg = DenseLeg.open(folder, build_dense(folder, vectors, **options))
+    leg = DenseLeg.open(folder, build(folder, vectors, **options))
     queries = np.concatenate([vectors[:4], -vectors[:2], rng.normal(size=(2, 24))])
     queries = (queries / np.linalg.norm(queries, axis=1, keepdims=True)).astype(np.float32)
     kept = leg.vectors(np.arange(ROWS))
@@ -105,14 +109,54 @@ def dense_case(folder: Path, **options: Any) -> Case:
     return Case(leg, queries, truth.astype(np.float32), exact=options["kind"] == "flat")
 
 
+def saved_cagra(folder: Path, vectors: Any, **options: Any) -> dict[str, Any]:
+    """A bundle's HNSW index in the form that CAGRA's is saved in: only the ground floor is
+    searched, from entry points that are drawn. What links it has is the CPU's work here.
+    """
+    reference = build_dense(folder, vectors, **options)
+    index = faiss.IndexHNSWCagra(vectors.shape[1], options["m"], METRIC)
+    index.hnsw.efConstruction = reference["ef_construction"]
+    index.hnsw.efSearch = reference["ef_search"]
+    index.add(vectors)
+    index.base_level_only = True
+    faiss.write_index(index, str(folder / FILE))
+    return reference
+
+
+def saved_cagra_case(folder: Path) -> Case:
+    case = dense_case(folder, saved_cagra, **CAGRA)
+    assert isinstance(case.leg.index, faiss.IndexHNSWCagra)
+    assert case.leg.index.base_level_only
+    return case
+
+
 def gpu_case(folder: Path, search: str, **options: Any) -> Case:
     """The same leg on the first GPU."""
-    case = dense_case(folder, **options)
     if lacking := gpu.faiss_lacks():
         pytest.skip(lacking)
+    case = dense_case(folder, **options)
     leg, plan = gpu.on_gpu(case.leg, ["cuda:0"], gpu.free_memory([0]), search=search)  # type: ignore[arg-type]
     assert plan.search == search
     return replace(case, leg=leg, exact=search == "flat")
+
+
+def gpu_built_cagra(folder: Path) -> Case:
+    """The graph that a GPU has built."""
+    if lacking := gpu.faiss_lacks():
+        pytest.skip(lacking)
+    if not gpu_build.has_cagra():
+        pytest.skip(f"this FAISS ({faiss.__version__}) has no CAGRA; install faiss-gpu-cuvs")
+    case = dense_case(folder, gpus=[0], **CAGRA)
+    assert isinstance(case.leg.index, faiss.IndexHNSWCagra)
+    return case
+
+
+def gpu_searched_cagra(folder: Path) -> Case:
+    """The same graph, searched there too."""
+    case = gpu_built_cagra(folder)
+    leg, plan = gpu.on_gpu(case.leg, ["cuda:0"], gpu.free_memory([0]), search="bundle")
+    assert plan.search == "bundle"
+    return replace(case, leg=leg)
 
 
 def scan_case(folder: Path, devices: int, *, sharded: bool) -> Case:
@@ -126,6 +170,7 @@ def scan_case(folder: Path, devices: int, *, sharded: bool) -> Case:
     return replace(case, leg=case.leg.with_nominator(GpuScan(filled.index, keep=filled)))
 
 
+CAGRA: dict[str, Any] = {"kind": "hnsw", "m": 16, "ef_search": ROWS}
 GPU: dict[str, tuple[str, dict[str, Any]]] = {
     "cuda flat": ("flat", DENSE["flat"]),
     "cuda flat of hnsw int8": ("flat", DENSE["hnsw int8"]),
@@ -141,6 +186,9 @@ CASES = {
     "scan": partial(scan_case, devices=1, sharded=False),
     "scan of two shards": partial(scan_case, devices=2, sharded=True),
     "scan of two copies": partial(scan_case, devices=2, sharded=False),
+    "cagra as saved": saved_cagra_case,
+    "cuda cagra, searched on the CPU": gpu_built_cagra,
+    "cuda cagra": gpu_searched_cagra,
     **{name: partial(gpu_case, search=how, **options) for name, (how, options) in GPU.items()},
 }
 

@@ -4,7 +4,15 @@ from pathlib import Path
 
 import pytest
 
-from rag.accelerator import TABLE, Installed, check_versions, read_installed, table, wheel_of
+from rag.accelerator import (
+    TABLE,
+    Installed,
+    check_versions,
+    lacks_code,
+    read_installed,
+    table,
+    wheel_of,
+)
 from rag.devices import Driver
 from rag.errors import ConfigurationError
 
@@ -30,6 +38,21 @@ def test_what_does_not_go_together_is_named() -> None:
         check_versions(Driver((12, 8), 1), Installed(CUVS, "2.9.0", "12.8"))
     with pytest.raises(ConfigurationError, match="torch and FAISS are built for different CUDA"):
         check_versions(Driver((13, 0), 1), Installed(CU12, "2.13.0", "13.0"))
+
+
+def test_a_wheel_without_code_for_the_device_is_refused() -> None:
+    hopper = Driver((13, 0), 2, ((8, 0), (9, 0)))
+    old = Installed(CU12, "2.9.0", "12.8")
+    with pytest.raises(ConfigurationError, match=r"capability 7\.0 to 8\.9, and device 1 has 9\.0"):
+        check_versions(hopper, old)
+    with pytest.raises(ConfigurationError, match="device 1 has 9"):
+        check_versions(hopper, old, [1])
+    assert "compute capability 8.0, 9.0" in check_versions(hopper, old, [0])
+    newest = Driver((13, 0), 2, ((9, 0), (12, 0)))
+    assert check_versions(newest, Installed(CUVS, "2.13.0", "13.0"))
+    with pytest.raises(ConfigurationError, match=r"7\.5 and newer, and device 0 has 7\.0"):
+        check_versions(Driver((13, 0), 1, ((7, 0),)), Installed(CUVS, "2.13.0", "13.0"))
+    assert lacks_code(hopper, Installed(("faiss-cpu", "1.15.1"), None, None)) is None
 
 
 def test_a_wheel_that_was_never_tried_is_refused() -> None:

@@ -1,5 +1,9 @@
 from __future__ import annotations
 
+import shutil
+import subprocess
+from pathlib import Path
+
 import pytest
 
 from rag.devices import (
@@ -58,3 +62,28 @@ def test_numbers_and_lists() -> None:
 def test_no_driver_and_what_is_no_driver() -> None:
     assert read_driver("libnowhere.so.1") == NO_DRIVER
     assert read_driver("libc.so.6") == NO_DRIVER
+
+
+DRIVER = """
+int cuInit(unsigned flags) { return 0; }
+int cuDriverGetVersion(int *version) { *version = 13010; return 0; }
+int cuDeviceGetCount(int *count) { *count = 2; return 0; }
+int cuDeviceGet(int *device, int number) { *device = 40 + number; return number > 1; }
+int cuDeviceGetAttribute(int *value, int attribute, int device) {
+    if (device < 40 || device > 41) return 101;
+    if (attribute == 75) *value = device == 40 ? 8 : 9;
+    else if (attribute == 76) *value = device == 40 ? 6 : 0;
+    else return 1;
+    return 0;
+}
+"""
+
+
+@pytest.mark.skipif(shutil.which("cc") is None, reason="a driver's stand-in needs a C compiler")
+def test_a_driver_is_asked_in_its_own_interface(tmp_path: Path) -> None:
+    (tmp_path / "driver.c").write_text(DRIVER)
+    library = tmp_path / "libcuda.so.1"
+    subprocess.run(
+        ["cc", "-shared", "-fPIC", "-o", str(library), str(tmp_path / "driver.c")], check=True
+    )
+    assert read_driver(str(library)) == Driver((13, 1), 2, ((8, 6), (9, 0)))

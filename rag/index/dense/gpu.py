@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from rag.accelerator import lacks_code, read_installed
 from rag.devices import AUTO, CPU, Driver, choose_device, number_of, read_driver, split_devices
 from rag.errors import ConfigurationError
 from rag.index.dense.factory import METRIC, faiss
@@ -44,13 +45,14 @@ def build_gpus(device: str, note: Callable[..., None]) -> list[int]:
 
     None where FAISS cannot use one; `note` then hears why: the index is the same, made slower.
     """
-    names = split_devices(device)
-    if names == [CPU] or (names == [AUTO] and not read_driver().devices):
+    names, driver = split_devices(device), read_driver()
+    if names == [CPU] or (names == [AUTO] and not driver.devices):
         return []
-    if lacking := faiss_lacks():
+    numbers = [number_of(name) or 0 for name in names]
+    if lacking := faiss_lacks() or lacks_code(driver, read_installed(), numbers):
         note("the dense index is built on the CPU", why=lacking)
         return []
-    return [number_of(name) or 0 for name in names]
+    return numbers
 
 
 def on_gpu(
