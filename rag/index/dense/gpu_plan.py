@@ -11,6 +11,9 @@ from rag.index.dense.spec import Spec
 Search = Literal["auto", "flat", "bundle"]
 FLAT_BYTES = 2
 """Of one dimension: float16."""
+FILLING = 2
+"""FAISS's flat index on a GPU grows by copying itself: that many times its size while it is filled.
+"""
 TEMPORARY_BYTES = 512 << 20
 """FAISS's scratch memory on each device, with some room."""
 PQ_BYTES = (1, 2, 3, 4, 8, 12, 16, 20, 24, 28, 32, 48, 56, 64, 96)
@@ -19,7 +22,7 @@ PQ_BYTES = (1, 2, 3, 4, 8, 12, 16, 20, 24, 28, 32, 48, 56, 64, 96)
 
 class Plan(NamedTuple):
     """`search` 'flat' or 'bundle'; `sharded`: each device holds its part, else each holds all.
-    `bytes_each` is what one device gives to it.
+    `bytes_each` is what one device gives to it at most, which is while it is filled.
     """
 
     search: str
@@ -43,7 +46,7 @@ def plan_gpu(
     it, and the bundle's graph was built by it. Raises ConfigurationError where nothing fits.
     """
     least = min(free_bytes)
-    sizes = {"flat": rows * spec.dimension * FLAT_BYTES}
+    sizes = {"flat": rows * spec.dimension * FLAT_BYTES * FILLING}
     if gpu_problem(spec, cagra=cagra) is None:
         sizes["bundle"] = round(rows * spec.resident_bytes)
     if search != "auto":

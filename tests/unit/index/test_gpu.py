@@ -97,12 +97,13 @@ def test_nominees_grow_with_what_the_filter_leaves_out() -> None:
 
 def test_the_plan_takes_a_scan_where_it_fits_and_shards_where_it_must() -> None:
     spec = make_spec(384, 10_000_000, kind="ivf", storage="int8")
-    flat_bytes = 10_000_000 * 384 * 2
+    flat_bytes = 10_000_000 * 384 * 2 * 2  # float16, and again while it is filled
     assert plan_gpu(spec, 10_000_000, [80 * GIB]) == Plan(
         "flat", False, flat_bytes + TEMPORARY_BYTES
     )
     assert plan_gpu(spec, 10_000_000, [5 * GIB]).search == "bundle"
-    two = plan_gpu(spec, 10_000_000, [5 * GIB, 5 * GIB], search="flat")
+    assert plan_gpu(spec, 10_000_000, [14 * GIB]).search == "bundle"  # no room to fill a scan
+    two = plan_gpu(spec, 10_000_000, [8 * GIB, 8 * GIB], search="flat")
     assert two == Plan("flat", True, flat_bytes // 2 + TEMPORARY_BYTES)
     assert not plan_gpu(spec, 10_000_000, [80 * GIB, 80 * GIB]).sharded
     with pytest.raises(ConfigurationError, match=r"need \d+ bytes of GPU memory, and 1 devices"):
