@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import threading
 from collections.abc import Callable, Mapping
@@ -88,7 +89,8 @@ class EngineMaker:
         """Everything that answers from the bundle at `uri`: verified, encoder proven, first search
         made. `version` is one of a root's, `bundle` its name in metrics.
 
-        Blocks for seconds. Raises BundleError, StorageError, ConfigurationError.
+        Blocks for seconds, on a thread without an event loop. Raises BundleError, StorageError,
+        ConfigurationError.
         """
         options = self._options
         opened = open_bundle(uri, version=version, cache_dir=options.cache_dir)
@@ -108,6 +110,32 @@ class EngineMaker:
         )
         endpoint = self._shared_endpoint()
         encoder = self._encoders.take(opened.manifest.encoder["digest"], prove)
+        try:
+            return self._assemble(opened, searcher, encoder, endpoint, reranking, bundle)
+        except BaseException:  # the hold on an encoder that others may share
+            asyncio.run(self._encoders.give_back(encoder))
+            raise
+
+    def forget_queries(self) -> None:
+        """Empties the cache of query vectors."""
+        self._cache.clear()
+
+    async def close(self) -> bool:
+        """Closes what engines shared, after them; True when no thread is left inside a library."""
+        if self._endpoint is not None:
+            await self._endpoint.aclose()
+        return self._reranking is None or await self._reranking.close()
+
+    def _assemble(
+        self,
+        opened: Bundle,
+        searcher: Searcher,
+        encoder: EncoderStage,
+        endpoint: Generator | None,
+        reranking: Reranking | None,
+        bundle: str,
+    ) -> Engine:
+        options = self._options
         generator = endpoint or self._extractive(opened, encoder.embedder)
         answerer = Answerer(
             generator,
@@ -136,16 +164,6 @@ class EngineMaker:
             observe_search=self._metrics.searched,
             observe_done=self._observer(bundle),
         )
-
-    def forget_queries(self) -> None:
-        """Empties the cache of query vectors."""
-        self._cache.clear()
-
-    async def close(self) -> bool:
-        """Closes what engines shared, after them; True when no thread is left inside a library."""
-        if self._endpoint is not None:
-            await self._endpoint.aclose()
-        return self._reranking is None or await self._reranking.close()
 
     def _observer(self, bundle: str) -> Callable[[Done], None]:
         def observe(done: Done) -> None:
