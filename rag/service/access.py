@@ -40,6 +40,9 @@ class Claims:
     bundles: frozenset[str] | None = None
     manage: bool = False
 
+    def may_ask(self, bundle: str) -> bool:
+        return self.bundles is None or bundle in self.bundles
+
     def narrowed(self, where: Mapping[str, Any] | None) -> Mapping[str, Any] | None:
         """`where` and the claim together; raises InvalidFilter for a `where` that is not valid."""
         if self.where is None:
@@ -115,7 +118,7 @@ class Access:
         """What `credential` allows; raises Unauthorized, and Forbidden where not this bundle."""
         claims = self.claims(credential)
         logs.note(key=claims.name)
-        if claims.bundles is not None and bundle not in claims.bundles:
+        if not claims.may_ask(bundle):
             raise Forbidden(f"the key '{claims.name}' may not ask this bundle; use another key")
         return claims
 

@@ -15,7 +15,7 @@ from rag.errors import RequestError
 from rag.service import metrics as prometheus
 from rag.service import negotiation, replies
 from rag.service.chat.completions import ChatCompletions
-from rag.service.chat.replies import models_json
+from rag.service.chat.replies import error_json, models_json
 from rag.service.docs_page import add_docs_page
 from rag.service.errors import Problem, problem_of
 from rag.service.handling import Handler, Logged
@@ -108,10 +108,9 @@ def create_app(
     async def execution_parameters() -> dict[str, Any]:
         return batch_parameters(service.limits)
 
-    @app.get("/v1/models", summary="The model that answers chat completions")
-    async def chat_models() -> dict[str, Any]:
-        engine = service.engine
-        return models_json("none" if engine is None else engine.generator_name)
+    @app.get("/v1/models", summary="The models that answer chat completions")
+    async def chat_models(request: Request) -> dict[str, Any]:
+        return models_json(chat_model_names(service, negotiation.credential_of(_headers(request))))
 
     @app.get("/metrics", summary="Prometheus metrics", response_class=PlainTextResponse)
     async def show_metrics() -> Response:
@@ -145,12 +144,25 @@ def batch_parameters(limits: Limits) -> dict[str, Any]:
     }
 
 
+def chat_model_names(service: Service, credential: str) -> list[str]:
+    """What `model` may be in a chat completion: the bundles of a multi-model endpoint, else the one
+    generator; of them, what the key may ask. Raises Unauthorized.
+    """
+    claims = service.access.claims(credential)
+    bundles = [name for name in sorted(service.engines) if claims.may_ask(name)]
+    if service.multi_model:
+        return bundles
+    return [service.engines[name].generator_name for name in bundles]
+
+
 async def _refused(request: Request, error: Exception) -> Response:
-    """A RequestError of a route that is not a question, in the one shape that errors have."""
-    request_id = negotiation.request_id_of(negotiation.read_headers(request.scope["headers"]))
+    """A RequestError of a route that is not a question, in the shape that errors have there."""
+    request_id = negotiation.request_id_of(_headers(request))
     problem = problem_of(error, request_id)
     headers = {name.decode(): value.decode() for name, value in problem.headers}
-    return _json(problem.body(request_id), problem.status, headers)
+    openai = request.url.path.startswith("/v1/")
+    body = error_json(problem, request_id) if openai else problem.body(request_id)
+    return _json(body, problem.status, headers)
 
 
 async def _not_found(request: Request, error: Exception) -> Response:
@@ -158,10 +170,13 @@ async def _not_found(request: Request, error: Exception) -> Response:
     status = error.status_code if isinstance(error, HTTPException) else 500
     kind = {404: "not_found", 405: "method_not_allowed"}.get(status, "internal")
     message = f"{request.method} {request.url.path[:100]} is not served; /docs lists what is"
-    headers = negotiation.read_headers(request.scope["headers"])
-    body = Problem(status, kind, message).body(negotiation.request_id_of(headers))
+    body = Problem(status, kind, message).body(negotiation.request_id_of(_headers(request)))
     allowed = error.headers if isinstance(error, HTTPException) else None
     return _json(body, status, allowed)
+
+
+def _headers(request: Request) -> negotiation.Headers:
+    return negotiation.read_headers(request.scope["headers"])
 
 
 def _json(

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
 from indexer.build import BuildOptions, build
@@ -118,6 +119,50 @@ def test_no_filter_reaches_past_the_claim(guarded: Any, where: Any) -> None:
 def test_the_claim_holds_in_streams(guarded: Any) -> None:
     frames = guarded.frames("annual report of b2", top_k=50, api_key=OF_A)
     assert seen(frames[0]) == SEEN[OF_A]
+
+
+def openai_client(server: Any, key: str) -> Any:
+    openai = pytest.importorskip("openai", reason="install rag-containers[dev]")
+    return openai.OpenAI(
+        base_url=f"{server.url}/v1", api_key=key, max_retries=0,
+        http_client=httpx.Client(trust_env=False),
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("where", [None, {"tenant": "b"}, {"$not": {"tenant": "a"}}])
+def test_the_claim_holds_in_chat_completions(guarded: Any, where: Any, stream: bool) -> None:
+    messages = [{"role": "user", "content": "annual report of b2"}]
+    for key, documents in SEEN.items():
+        made = openai_client(guarded, key).chat.completions.create(
+            model="any", messages=messages, stream=stream,
+            extra_body={"rag": {"top_k": 50, "filter": where}},
+        )  # fmt: skip
+        plain = guarded.ask("annual report of b2", filter=where, top_k=50, api_key=key).json()
+        rag = next(iter(made)).rag if stream else made.rag
+        assert rag["passages"] == plain["passages"]
+        assert seen(rag) <= documents
+        assert where is not None or seen(rag) == documents
+
+
+def test_chat_and_its_models_need_a_key_for_this_bundle(guarded: Any) -> None:
+    openai = pytest.importorskip("openai", reason="install rag-containers[dev]")
+    messages = [{"role": "user", "content": "annual report"}]
+    for key, error in (("nope", openai.AuthenticationError), (ELSEWHERE, openai.APIStatusError)):
+        for stream in (False, True):
+            with pytest.raises(error) as told:
+                openai_client(guarded, key).chat.completions.create(
+                    model="any", messages=messages, stream=stream
+                )
+            assert told.value.status_code == (401 if key == "nope" else 403)
+    with pytest.raises(openai.AuthenticationError):
+        openai_client(guarded, "nope").models.list()
+    refused = guarded.client.get("/v1/models")
+    assert (refused.status_code, refused.headers["www-authenticate"]) == (401, "Bearer")
+    assert refused.json()["error"]["type"] == "authentication_error"
+    listed = {key: openai_client(guarded, key).models.list() for key in (OF_A, ELSEWHERE)}
+    assert [model.id for model in listed[OF_A]] == ["extractive"]
+    assert list(listed[ELSEWHERE]) == []
 
 
 def test_a_bad_filter_is_told_without_the_claim(guarded: Any) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+import httpx
 import psutil
 import pytest
 
@@ -158,6 +159,84 @@ def test_keys_may_be_bound_to_a_bundle(spawn: Callable[..., Any], folder: Path) 
         assert ask(process, name, **tenant).status_code == 403
     assert process.client.delete("/models/a", headers=tenant).status_code == 403
     assert process.client.get("/models", headers={"x-api-key": "nope"}).status_code == 401
+
+
+TENANT, OPERATOR = "key-of-tenant-a-0001", "key-of-operator-0001"
+
+
+def openai_client(process: Any, key: str) -> Any:
+    openai = pytest.importorskip("openai", reason="install rag-containers[dev]")
+    return openai.OpenAI(
+        base_url=f"{process.client.base_url}/v1", api_key=key, max_retries=0,
+        http_client=httpx.Client(trust_env=False, timeout=60),
+    )  # fmt: skip
+
+
+def test_chat_completions_name_a_bundle_and_keep_to_the_key(
+    spawn: Callable[..., Any], folder: Path
+) -> None:
+    """By every way to ask a bundle: a tenant's key reaches its bundle, and there its passages."""
+    openai = pytest.importorskip("openai", reason="install rag-containers[dev]")
+    claim = {"lang": {"$eq": "ko"}}
+    keys = [
+        {"name": "tenant", "key": TENANT, "bundles": ["a"], "filter": claim},
+        {"name": "operator", "key": OPERATOR, "manage": True},
+    ]
+    process = spawn(
+        RAG_MULTI_MODEL="true",
+        RAG_MODELS_DIR=str(folder),
+        RAG_API_KEYS=json.dumps({"keys": keys}),
+    )
+    process.until(200)
+    process.client.headers["x-api-key"] = OPERATOR
+    for name in ("a", "b"):
+        assert load(process, name, folder / name / "model").status_code == 200
+    ids = {
+        key: [model.id for model in openai_client(process, key).models.list()]
+        for key in (TENANT, OPERATOR)
+    }
+    assert ids == {TENANT: ["a"], OPERATOR: ["a", "b"]}
+    messages = [{"role": "user", "content": "How do I reset the lamp?"}]
+
+    def chat(key: str, model: str, **fields: Any) -> Any:
+        return openai_client(process, key).chat.completions.create(
+            model=model, messages=messages, **fields
+        )
+
+    def languages(rag: Any) -> set[str]:
+        return {passage["doc_id"].split("/")[0] for passage in rag["passages"]}
+
+    assert "en" in languages(chat(OPERATOR, "b").rag)
+    made = chat(TENANT, "a")
+    assert made.model == "a"
+    assert (
+        languages(made.rag) == languages(next(iter(chat(TENANT, "a", stream=True))).rag) == {"ko"}
+    )
+    body = {"query": "How do I reset the lamp?"}
+    with_key = {"x-api-key": TENANT}
+    for path, named in (("/models/a/invoke", ""), ("/invocations", "a")):
+        headers = with_key | {"x-amzn-sagemaker-target-model": named}
+        whole = process.client.post(path, json=body, headers=headers)
+        assert languages(whole.json()) == {"ko"}
+        streamed = process.client.post(path, json=body | {"stream": True}, headers=headers)
+        assert languages(json.loads(streamed.text.splitlines()[0])) == {"ko"}
+        lines = process.client.post(
+            path,
+            content=json.dumps(body),
+            headers=headers | {"content-type": "application/jsonlines"},
+        )
+        assert languages(json.loads(lines.text)) == {"ko"}
+    for stream in (False, True):
+        for name in ("b", "not-there"):
+            with pytest.raises(openai.PermissionDeniedError):
+                chat(TENANT, name, stream=stream)
+        with pytest.raises(openai.NotFoundError):
+            chat(OPERATOR, "not-there", stream=stream)
+        with pytest.raises(openai.AuthenticationError):
+            chat("nope-nope-nope-nope", "a", stream=stream)
+    told = process.client.get("/metrics").text
+    assert 'rag_requests_total{bundle="a",status="200"} 8.0' in told
+    assert 'rag_requests_total{bundle="b",status="403"} 2.0' in told
 
 
 def test_the_ledger_counts_a_shared_encoder_once() -> None:

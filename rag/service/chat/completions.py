@@ -10,7 +10,7 @@ from typing import Any
 from rag.service import negotiation
 from rag.service.body import ClientLeft, read_body
 from rag.service.chat.replies import Completion, error_json
-from rag.service.chat.requests import ChatRequest, parse_chat
+from rag.service.chat.requests import ChatRequest, own_request, parse_chat
 from rag.service.engine import Call, Delta, Done, Engine, Found
 from rag.service.errors import problem_of
 from rag.service.handling import READER_GRACE_S
@@ -29,25 +29,41 @@ class ChatCompletions:
     async def answer(self, exchange: Exchange) -> None:
         """One exchange, to its end; raises what goes wrong before a reply has begun."""
         exchange.error_body = error_json
+        service = self._service
+        if not service.multi_model:
+            with service.admit() as engine:
+                await self._complete(engine, await self._read(exchange), exchange)
+            return
+        chat = await self._read(exchange)  # it names the bundle, where no header does
+        exchange.bundle = exchange.bundle or chat.model
+        # Who may not ask a bundle is not told whether it is there.
+        service.access.check(exchange.credential, exchange.bundle)
+        with service.admit(exchange.bundle) as engine:
+            await self._complete(engine, chat, exchange)
+
+    async def _read(self, exchange: Exchange) -> ChatRequest:
         limits = self._service.limits
-        with self._service.admit() as engine:
-            body = await read_body(
-                exchange.receive,
-                length=exchange.headers.content_length,
-                most_bytes=limits.max_payload_bytes,
-                deadline=exchange.arrived + limits.default_deadline_ms / 1e3,
-            )
-            chat, request = parse_chat(body, limits, rewrites=engine.rewrites)
-            request = self._service.access.admit(request, exchange.credential, "")
-            milliseconds = request.deadline_ms or limits.default_deadline_ms
-            deadline = exchange.arrived + milliseconds / 1e3
-            call = Call(request, exchange.request_id, exchange.arrived, deadline)
-            if request.stream:
-                await self._stream(engine, chat, call, exchange)
-                return
-            async with watching(exchange.receive):
-                reply = await _whole(engine, chat, call)
-            await exchange.reply(dumps(reply))
+        body = await read_body(
+            exchange.receive,
+            length=exchange.headers.content_length,
+            most_bytes=limits.max_payload_bytes,
+            deadline=exchange.arrived + limits.default_deadline_ms / 1e3,
+        )
+        return parse_chat(body)
+
+    async def _complete(self, engine: Engine, chat: ChatRequest, exchange: Exchange) -> None:
+        limits = self._service.limits
+        request = own_request(chat, limits, rewrites=engine.rewrites)
+        request = self._service.access.admit(request, exchange.credential, exchange.bundle)
+        milliseconds = request.deadline_ms or limits.default_deadline_ms
+        deadline = exchange.arrived + milliseconds / 1e3
+        call = Call(request, exchange.request_id, exchange.arrived, deadline)
+        if request.stream:
+            await self._stream(engine, chat, call, exchange)
+            return
+        async with watching(exchange.receive):
+            reply = await _whole(engine, chat, call)
+        await exchange.reply(dumps(reply))
 
     async def _stream(
         self, engine: Engine, chat: ChatRequest, call: Call, exchange: Exchange

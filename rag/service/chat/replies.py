@@ -103,7 +103,7 @@ def error_json(problem: Problem, request_id: str) -> dict[str, Any]:
     return {"error": {**error, "request_id": request_id}}
 
 
-def models_json(model: str) -> dict[str, Any]:
-    """The reply of GET /v1/models: the service's one generator."""
-    entry = {"id": model, "object": "model", "created": 0, "owned_by": "rag-containers"}
-    return {"object": "list", "data": [entry]}
+def models_json(models: Sequence[str]) -> dict[str, Any]:
+    """The reply of GET /v1/models."""
+    fixed = {"object": "model", "created": 0, "owned_by": "rag-containers"}
+    return {"object": "list", "data": [{"id": model, **fixed} for model in models]}

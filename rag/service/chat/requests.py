@@ -87,7 +87,9 @@ class ChatRequest(_Loose):
     """A chat completion: the last message, the user's, is the question."""
 
     messages: tuple[ChatMessage, ...] = Field(min_length=1)
-    model: str = Field("", description="Any name: the service has one generator")
+    model: str = Field(
+        "", description="Any name; on a multi-model endpoint that of the bundle to ask"
+    )
     max_tokens: int | None = Field(None, ge=1)
     max_completion_tokens: int | None = Field(None, ge=1)
     temperature: float | None = Field(None, ge=0, le=2, allow_inf_nan=False)
@@ -111,12 +113,8 @@ class ChatRequest(_Loose):
         return [*names, *places]
 
 
-def parse_chat(
-    body: bytes, limits: Limits, *, rewrites: bool
-) -> tuple[ChatRequest, InvocationRequest]:
-    """The request as it came, and as this service's own; `rewrites` says that there is a generator
-    that can make a follow-up a stand-alone query. Raises InvalidRequest, one line.
-    """
+def parse_chat(body: bytes) -> ChatRequest:
+    """The request as it came; raises InvalidRequest, one line."""
     body = body.removeprefix(BOM)
     if not body.strip():
         raise InvalidRequest('body is empty; send {"messages": [{"role": "user", …}]}')
@@ -125,12 +123,19 @@ def parse_chat(
     except ValidationError as error:
         raise InvalidRequest(explain(error, ChatRequest)) from None
     _refuse_unknown(chat)
+    return chat
+
+
+def own_request(chat: ChatRequest, limits: Limits, *, rewrites: bool) -> InvocationRequest:
+    """The request as this service's own; `rewrites` says that there is a generator that can make a
+    follow-up a stand-alone query. Raises InvalidRequest, one line.
+    """
     turns = [m for m in chat.messages if m.role in ("user", "assistant")]
     if not turns or turns[-1].role != "user":
         raise InvalidRequest("the last message is not the user's; it is what is answered")
     request = _own(chat, turns, limits, rewrites=rewrites)
     check_limits(request, limits)
-    return chat, request
+    return request
 
 
 def _refuse_unknown(chat: ChatRequest) -> None:
