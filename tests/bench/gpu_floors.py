@@ -6,6 +6,8 @@ import time
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+Line = dict[str, Any]
+"""One figure: `what`, `value`, `unit`, what it is compared with (`of`) and that value (`floor`)."""
 ROUNDS = 10
 
 

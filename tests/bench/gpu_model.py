@@ -1,4 +1,4 @@
-"""The encoder and the service on a device: right first, then fast."""
+"""The encoder on a device: right first, then fast."""
 
 from __future__ import annotations
 
@@ -6,25 +6,15 @@ import argparse
 import asyncio
 import functools
 import itertools
-import json
-import os
-import signal
-import subprocess
-import sys
-import tempfile
 import time
-import urllib.error
-import urllib.request
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from gpu_floors import Floors, seconds
+from gpu_floors import Floors, Line, seconds
 
-from indexer.build import BuildOptions, build
-from indexer.encoders import prepare_encoder
-from indexer.source import Source
+from indexer.exports import prepare_encoder
 from rag.models.encoder import EncoderConfig, resolve
 from rag.models.load import load_embedder
 from rag.models.torch_embedder import load_sentence_transformer
@@ -34,12 +24,10 @@ from rag.service.vector_cache import VectorCache
 SAMPLE = Path(__file__).parents[2] / "eval" / "sample" / "documents"
 CLIENTS = (1, 16, 64, 256)
 QUERIES_EACH = 40
-PORT = 18080
-Line = dict[str, Any]
 
 
 @functools.cache
-def folder(work: str) -> Path:
+def encoder_folder(work: str) -> Path:
     """The default encoder, exported once."""
     target = Path(work, "encoder")
     if not target.exists():
@@ -57,26 +45,29 @@ def texts(count: int) -> list[str]:
 
 def load(options: argparse.Namespace, precision: str, **more: Any) -> Any:
     return load_embedder(
-        folder(options.work), backend="torch", device=options.device, precision=precision, **more
+        encoder_folder(options.work),
+        backend="torch",
+        device=options.device,
+        precision=precision,
+        **more,
     )
 
 
 def plain_model(options: argparse.Namespace, precision: str) -> Any:
     """The SentenceTransformer itself."""
-    return load_sentence_transformer(folder(options.work), options.device, precision)  # type: ignore[arg-type]
+    return load_sentence_transformer(encoder_folder(options.work), options.device, precision)  # type: ignore[arg-type]
 
 
 def precisions(options: argparse.Namespace) -> tuple[str, ...]:
     return ("float32", "bfloat16") if options.device == "cpu" else ("float16", "bfloat16")
 
 
-def check(options: argparse.Namespace, _: Floors) -> list[Line]:
+def check(options: argparse.Namespace, _: Floors) -> Iterator[Line]:
     """Cosine with float32 on the CPU, and the share of the same ten hits, by precision."""
     asked, passages = texts(8 if options.small else 64), texts(24 if options.small else 4000)
-    cpu = load_embedder(folder(options.work), backend="torch", device="cpu")
+    cpu = load_embedder(encoder_folder(options.work), backend="torch", device="cpu")
     truth, queries = cpu.embed_passages(passages), cpu.embed_queries(asked)
     best = np.argsort(-(queries @ truth.T), axis=1)[:, :10]
-    lines = []
     for precision in precisions(options):
         embedder = load(options, precision)
         vectors, others = embedder.embed_passages(passages), embedder.embed_queries(asked)
@@ -84,16 +75,12 @@ def check(options: argparse.Namespace, _: Floors) -> list[Line]:
         same = np.mean([np.isin(a, b).mean() for a, b in zip(best, found, strict=True)])
         worst = float((vectors * truth).sum(axis=1).min())
         of = "float32 on the CPU"
-        lines.append({"what": f"{precision}: worst cosine", "value": worst, "unit": "", "of": of})
-        lines.append(
-            {"what": f"{precision}: same ten hits", "value": float(same), "unit": "", "of": of}
-        )
-    return lines
+        yield {"what": f"{precision}: worst cosine", "value": worst, "unit": "", "of": of}
+        yield {"what": f"{precision}: same ten hits", "value": float(same), "unit": "", "of": of}
 
 
-def encoder(options: argparse.Namespace, _: Floors) -> list[Line]:
+def encoder(options: argparse.Namespace, _: Floors) -> Iterator[Line]:
     """Queries a second through the service's batcher, against the best offline rate."""
-    lines: list[Line] = []
     asked = [text[:120] for text in texts(16 if options.small else 16_384)]
     speedups = ("none",) if options.device == "cpu" else ("none", "graphs")
     for precision, speedup in itertools.product(precisions(options), speedups):
@@ -103,17 +90,15 @@ def encoder(options: argparse.Namespace, _: Floors) -> list[Line]:
         name = f"{precision}, speed-up {speedup}"
         of = "plain SentenceTransformer.encode, queries/s"
         plain = _plain(plain_model(options, precision), asked, options.device)
-        lines.append(
-            {"what": f"{name}: offline", "value": offline, "unit": "q/s", "of": of, "floor": plain}
-        )
+        what = f"{name}: offline"
+        yield {"what": what, "value": offline, "unit": "q/s", "of": of, "floor": plain}
         for clients in CLIENTS[:2] if options.small else CLIENTS:
             each = 2 if options.small else QUERIES_EACH
             rate, times = asyncio.run(_through_batcher(embedder, asked, clients, each))
             p50, p99 = np.percentile(times, [50, 99]) * 1e3
             what = f"{name}: {clients} clients (p50 {p50:.2f} ms, p99 {p99:.2f} ms)"
             of = "the offline rate, queries/s"
-            lines.append({"what": what, "value": rate, "unit": "q/s", "of": of, "floor": offline})
-    return lines
+            yield {"what": what, "value": rate, "unit": "q/s", "of": of, "floor": offline}
 
 
 async def _through_batcher(
@@ -140,10 +125,9 @@ async def _through_batcher(
     return len(times) / spent, times
 
 
-def indexing(options: argparse.Namespace, floors: Floors) -> list[Line]:
+def indexing(options: argparse.Namespace, floors: Floors) -> Iterator[Line]:
     """Passages a second, against the model's FLOPs at the device's rate, and plain encode."""
     passages = texts(16 if options.small else 20_000)
-    lines: list[Line] = []
     for precision in precisions(options):
         embedder = load(options, precision)
         lengths = np.minimum(embedder.query_tokens(passages), embedder.config.max_tokens)
@@ -160,9 +144,7 @@ def indexing(options: argparse.Namespace, floors: Floors) -> list[Line]:
             ),
             ("plain SentenceTransformer.encode", _plain(model, passages, options.device)),
         ):
-            line = {"what": name, "value": rate, "unit": "passages/s", "of": of, "floor": floor}
-            lines.append(line)
-    return lines
+            yield {"what": name, "value": rate, "unit": "passages/s", "of": of, "floor": floor}
 
 
 def _flops(model: Any, lengths: Any) -> Any:
@@ -177,54 +159,3 @@ def _plain(model: Any, passages: Sequence[str], device: str) -> float:
     """Texts a second of sentence-transformers' own loop, in their order."""
     encode = functools.partial(model.encode, list(passages), batch_size=32)
     return len(passages) / seconds(encode, device, 1)
-
-
-def service(options: argparse.Namespace, _: Floors) -> list[Line]:
-    """One retrieval after the other over HTTP, on the sample bundle."""
-    bundle = Path(options.work, "bundle")
-    if not bundle.exists():
-        build(Source(str(SAMPLE)), bundle, BuildOptions(backend="onnx"))
-    environment = {
-        **os.environ, "RAG_BUNDLE": str(bundle), "RAG_PORT": str(PORT), "RAG_HOST": "127.0.0.1",
-        "RAG_DEVICE": options.device,
-        "RAG_ENCODER_BACKEND": "onnx" if options.device == "cpu" else "torch",
-        "RAG_ENCODER_PRECISION": "float32" if options.device == "cpu" else "float16",
-    }  # fmt: skip
-    with tempfile.TemporaryFile() as log:
-        server = subprocess.Popen(
-            [sys.executable, "-m", "rag", "serve"], env=environment, stderr=log, stdout=log
-        )
-        try:
-            _wait(server)
-            times = [_ask(text) for text in texts(10 if options.small else 300)]
-        finally:
-            server.send_signal(signal.SIGTERM)
-            server.wait(40)
-    p50, p99 = np.percentile(times[len(times) // 10 :], [50, 99]) * 1e3
-    return [
-        {"what": f"retrieve over HTTP, p50 (p99 {p99:.2f} ms)", "value": float(p50), "unit": "ms",
-         "of": "the limit, ms", "floor": 5.0}
-    ]  # fmt: skip
-
-
-def _wait(server: subprocess.Popen[bytes]) -> None:
-    for _ in range(600):
-        try:
-            urllib.request.urlopen(f"http://127.0.0.1:{PORT}/ping", timeout=1).close()
-            return
-        except (urllib.error.URLError, ConnectionError, TimeoutError):
-            if server.poll() is not None:
-                break
-            time.sleep(0.2)
-    raise SystemExit("the service did not start; run `rag serve` by hand to see why")
-
-
-def _ask(text: str) -> float:
-    body = json.dumps({"query": text[:200], "mode": "retrieve"}).encode()
-    request = urllib.request.Request(
-        f"http://127.0.0.1:{PORT}/invocations", body, {"content-type": "application/json"}
-    )
-    began = time.perf_counter()
-    with urllib.request.urlopen(request, timeout=60) as response:
-        response.read()
-    return time.perf_counter() - began

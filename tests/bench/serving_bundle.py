@@ -25,7 +25,7 @@ import orjson
 
 from indexer.exports import prepare_encoder
 from rag import __version__
-from rag.index.analyzer import make_analyzer
+from rag.index.analyzer import Analyzer, make_analyzer
 from rag.index.chunk_files import DocumentRecord, write_chunks
 from rag.index.dense import build_chosen
 from rag.index.manifest import FORMAT, Manifest, chunks_digest, version_id
@@ -153,24 +153,39 @@ def write_bundle(
         for found in analyzer.batch([c.indexed_text for _, c in chunks[start : start + 512]])
     )
     sparse = build_sparse(target, terms, weight=analyzer.weight)
+    digest = chunks_digest(chunk_id for chunk_id, _ in chunks)
+    seal(
+        target, digest, config, analyzer, dense=built, sparse=sparse, chunks=len(chunks),
+        documents=len(records), measured={"encoder": measured, "dense": chosen},
+    )  # fmt: skip
+    return target
+
+
+def seal(
+    target: Path, digest: str, config: EncoderConfig, analyzer: Analyzer, *,
+    dense: dict[str, Any], sparse: dict[str, Any], chunks: int, documents: int,
+    measured: dict[str, Any] | None = None,
+) -> Manifest:  # fmt: skip
+    """Seals what lies in `target`: `dense` and `sparse` as their builds returned them, `digest` of
+    the chunk ids, `measured` as manifests have it.
+    """
     (target / "report.json").write_bytes(b'{"skipped":[]}\n')
     references = {
         "encoder": reference(config), "analyzer": analyzer.reference(), "chunker": {},
-        "dense": built, "sparse": sparse, "fusion": dict(DEFAULT),
+        "dense": dense, "sparse": sparse, "fusion": dict(DEFAULT),
     }  # fmt: skip
     parts = json.loads(json.dumps(references))
-    digest = chunks_digest(chunk_id for chunk_id, _ in chunks)
     counts = {
-        "documents": len(records), "chunks": len(chunks), "skipped": 0,
+        "documents": documents, "chunks": chunks, "skipped": 0,
         "terms": int(sparse["counts"]["terms"]),
     }  # fmt: skip
     manifest = Manifest(
         version=version_id(digest, format=FORMAT, **parts), chunks_digest=digest, counts=counts,
-        files=inventory(target), measured={"encoder": measured, "dense": chosen},
+        files=inventory(target), measured=measured or {},
         program=f"rag-containers {__version__}", **parts,
     )  # fmt: skip
     write_manifest(target, manifest)
-    return target
+    return manifest
 
 
 def main() -> None:
