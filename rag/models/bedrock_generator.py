@@ -14,8 +14,8 @@ import httpx
 from rag.errors import GeneratorProtocolError
 from rag.models.generator import Delta, FinishReason, Prompt
 from rag.models.wire.aws import EVENT_STREAM, AwsRuntime, failure_of_response, read_events
-from rag.models.wire.chunks import Chunk, Usage, deltas
-from rag.models.wire.endpoint import Endpoint, media_type, read_body, within
+from rag.models.wire.chunks import Chunk, Usage
+from rag.models.wire.endpoint import Endpoint, json_bytes, media_type, read_body, within
 from rag.types import Message
 
 _REASONS: Mapping[str, FinishReason] = {
@@ -62,24 +62,16 @@ class BedrockGenerator:
         """Closes the connections, unless the client came from outside."""
         await self._endpoint.aclose()
 
-    async def stream(self, prompt: Prompt, *, deadline: float) -> AsyncIterator[Delta]:
+    def stream(self, prompt: Prompt, *, deadline: float) -> AsyncIterator[Delta]:
         """Yields the model's text as it arrives, and how it ended. Raises as every generator."""
-        body = json.dumps(_body(prompt) | self._extra, ensure_ascii=False).encode(
-            "utf-8", "replace"
-        )
+        body = json_bytes(_body(prompt) | self._extra)
         headers = {
             "Content-Type": "application/json",
             "Accept": EVENT_STREAM if self._streams else "application/json",
         }
-        signed = await within(deadline, self._runtime.signed(self._url, body, headers))
-        post = self._endpoint.post(self._url, body, signed, deadline=deadline)
-        async with (
-            post as response,
-            aclosing(self._read(response, deadline)) as chunks,
-            aclosing(deltas(chunks)) as made,
-        ):
-            async for delta in made:
-                yield delta
+        return self._runtime.answer(
+            self._endpoint, self._url, body, headers, self._read, deadline=deadline
+        )
 
     async def _read(self, response: httpx.Response, deadline: float) -> AsyncGenerator[Chunk, None]:
         if response.status_code != 200:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import re
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
@@ -21,8 +20,15 @@ from rag.errors import (
 )
 from rag.models.generator import Delta, Prompt
 from rag.models.openai_frames import message_of, read_chunk, read_completion
-from rag.models.wire.chunks import Chunk, deltas
-from rag.models.wire.endpoint import Endpoint, failure_of_status, media_type, read_body, within
+from rag.models.wire.chunks import Chunk
+from rag.models.wire.endpoint import (
+    Endpoint,
+    failure_of_status,
+    json_bytes,
+    media_type,
+    read_body,
+    within,
+)
 
 _GRACE_S = 1.0  # waited for `[DONE]` after the frame with the finish reason
 _DRAIN_S = 0.2  # waited for the end of the body after `[DONE]`
@@ -68,21 +74,16 @@ class OpenAIGenerator:
         """Closes the connections, unless the client came from outside."""
         await self._endpoint.aclose()
 
-    async def stream(self, prompt: Prompt, *, deadline: float) -> AsyncIterator[Delta]:
+    def stream(self, prompt: Prompt, *, deadline: float) -> AsyncIterator[Delta]:
         """Yields the text of the first choice as it arrives, and how it ended.
 
         Raises GeneratorUnavailable (refused, reset, 5xx), GeneratorThrottled (429),
         GeneratorTimeout (shortly before `deadline`), GeneratorProtocolError (not the protocol, or
         a stream that ends without a finish), and GeneratorFailure for all else.
         """
-        post = self._endpoint.post(self._url, self._body(prompt), self._headers, deadline=deadline)
-        async with (
-            post as response,
-            aclosing(self._read(response, deadline)) as chunks,
-            aclosing(deltas(chunks)) as made,
-        ):
-            async for delta in made:
-                yield delta
+        return self._endpoint.answer(
+            self._url, self._body(prompt), self._headers, self._read, deadline=deadline
+        )
 
     def _body(self, prompt: Prompt) -> bytes:
         body: dict[str, Any] = {
@@ -93,7 +94,7 @@ class OpenAIGenerator:
             "stream": True,
             **self._extra,
         }
-        return json.dumps(body, ensure_ascii=False).encode("utf-8", "replace")
+        return json_bytes(body)
 
     async def _read(self, response: httpx.Response, deadline: float) -> AsyncGenerator[Chunk, None]:
         if response.status_code != 200:

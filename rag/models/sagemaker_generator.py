@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import aclosing
 from typing import Any, get_args
@@ -14,8 +13,8 @@ from rag.errors import ConfigurationError, GeneratorProtocolError
 from rag.models.generator import Delta, Prompt
 from rag.models.sagemaker_dialects import Dialect, Lines, read_frame, read_whole, request_body
 from rag.models.wire.aws import EVENT_STREAM, AwsRuntime, failure_of_response, read_events
-from rag.models.wire.chunks import Chunk, deltas
-from rag.models.wire.endpoint import Endpoint, media_type, read_body, within
+from rag.models.wire.chunks import Chunk
+from rag.models.wire.endpoint import Endpoint, json_bytes, media_type, read_body, within
 
 
 class SageMakerGenerator:
@@ -69,19 +68,13 @@ class SageMakerGenerator:
         """Closes the connections, unless the client came from outside."""
         await self._endpoint.aclose()
 
-    async def stream(self, prompt: Prompt, *, deadline: float) -> AsyncIterator[Delta]:
+    def stream(self, prompt: Prompt, *, deadline: float) -> AsyncIterator[Delta]:
         """Yields the model's text as it arrives, and how it ended. Raises as every generator."""
         asked = request_body(self._dialect, prompt, model=self._model, streams=self._streams)
-        body = json.dumps(asked | self._extra, ensure_ascii=False).encode("utf-8", "replace")
-        signed = await within(deadline, self._runtime.signed(self._url, body, self._headers))
-        post = self._endpoint.post(self._url, body, signed, deadline=deadline)
-        async with (
-            post as response,
-            aclosing(self._read(response, deadline)) as chunks,
-            aclosing(deltas(chunks)) as made,
-        ):
-            async for delta in made:
-                yield delta
+        body = json_bytes(asked | self._extra)
+        return self._runtime.answer(
+            self._endpoint, self._url, body, self._headers, self._read, deadline=deadline
+        )
 
     async def _read(self, response: httpx.Response, deadline: float) -> AsyncGenerator[Chunk, None]:
         if response.status_code != 200:

@@ -14,6 +14,7 @@ import json
 import os
 import threading
 from collections.abc import AsyncGenerator, Mapping
+from contextlib import aclosing
 from typing import Any, NamedTuple
 
 import httpx
@@ -24,7 +25,8 @@ from rag.errors import (
     GeneratorProtocolError,
     GeneratorUnavailable,
 )
-from rag.models.wire.endpoint import failure_of_status, read_body, within
+from rag.models.generator import Delta
+from rag.models.wire.endpoint import Endpoint, Read, failure_of_status, read_body, within
 
 try:
     import botocore.session
@@ -88,6 +90,23 @@ class AwsRuntime:
         self._signing_name = client.meta.service_model.signing_name
         self._bearer = os.environ.get(_BEARER.get(service, ""))
         self._lock = threading.Lock()
+
+    async def answer(
+        self,
+        endpoint: Endpoint,
+        url: httpx.URL,
+        content: bytes,
+        headers: Mapping[str, str],
+        read: Read,
+        *,
+        deadline: float,
+    ) -> AsyncGenerator[Delta, None]:
+        """`Endpoint.answer` with a request that is signed."""
+        signed = await within(deadline, self.signed(url, content, headers))
+        made = endpoint.answer(url, content, signed, read, deadline=deadline)
+        async with aclosing(made):
+            async for delta in made:
+                yield delta
 
     async def signed(
         self, url: httpx.URL, body: bytes, headers: Mapping[str, str]

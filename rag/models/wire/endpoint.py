@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import re
 import time
-from collections.abc import AsyncIterator, Coroutine, Iterable, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Iterable, Mapping
+from contextlib import aclosing, asynccontextmanager
 from email.utils import parsedate_to_datetime
 from typing import Any, TypeVar
 
@@ -19,8 +20,12 @@ from rag.errors import (
     GeneratorTimeout,
     GeneratorUnavailable,
 )
+from rag.models.generator import Delta
+from rag.models.wire.chunks import Chunk, deltas
 
 T = TypeVar("T")
+Read = Callable[[httpx.Response, float], AsyncGenerator[Chunk, None]]
+"""What a response says, read by a deadline."""
 
 MARGIN_S = 0.05
 """Left to the caller to say, before its own deadline, that there was no answer."""
@@ -83,6 +88,24 @@ class Endpoint:
         except httpx.HTTPError as error:
             raise self._failure_of_transport(url, error) from error
 
+    async def answer(
+        self,
+        url: httpx.URL,
+        content: bytes,
+        headers: Mapping[str, str],
+        read: Read,
+        *,
+        deadline: float,
+    ) -> AsyncGenerator[Delta, None]:
+        """The deltas of what `read` makes of the response to one request."""
+        async with (
+            self.post(url, content, headers, deadline=deadline) as response,
+            aclosing(read(response, deadline)) as chunks,
+            aclosing(deltas(chunks)) as made,
+        ):
+            async for delta in made:
+                yield delta
+
     def masked(self, failure: GeneratorFailure) -> GeneratorFailure:
         """The failure with secrets taken out of what the endpoint said."""
         message = str(failure)
@@ -125,6 +148,11 @@ def failure_of_status(status: int, said: str, retry_after: str | None = None) ->
             f"generator endpoint failed ({status}): {said}", retry_after_s=wait_s
         )
     return GeneratorFailure(f"generator endpoint refused the request ({status}): {said}")
+
+
+def json_bytes(body: Mapping[str, Any]) -> bytes:
+    """A request's body; characters that UTF-8 does not have become '?'."""
+    return json.dumps(body, ensure_ascii=False).encode("utf-8", "replace")
 
 
 async def within(deadline: float, work: Coroutine[Any, Any, T]) -> T:
