@@ -14,7 +14,8 @@ from pathlib import Path
 from indexer.progress import Progress
 from rag.errors import BuildError, ConfigurationError, GateRefused
 from rag.index.manifest import canonical
-from rag.index.root import Pointer, Root
+from rag.index.pointer import Pointer
+from rag.index.root import Root
 from rag.index.seal import read_manifest
 from rag.writes import settle
 

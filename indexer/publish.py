@@ -10,7 +10,8 @@ from pathlib import Path
 from indexer.progress import Progress
 from indexer.upload import upload
 from rag.errors import BuildError, ConditionFailed
-from rag.index.root import CURRENT, Pointer, Root
+from rag.index.pointer import CURRENT, Pointer
+from rag.index.root import Root
 from rag.index.seal import read_manifest
 from rag.storage import open_store
 

@@ -9,7 +9,8 @@ from dataclasses import dataclass, replace
 from indexer.progress import Progress
 from rag.errors import BuildError, ConditionFailed
 from rag.index.manifest import NAME, canonical
-from rag.index.root import CURRENT, VERSIONS, Pointer, Root, VersionInfo
+from rag.index.pointer import CURRENT, VERSIONS, Pointer
+from rag.index.root import Root, VersionInfo
 from rag.writes import settle
 
 PINS = "pins"

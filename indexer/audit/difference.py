@@ -12,8 +12,8 @@ import numpy as np
 
 from indexer.audit.checks import all_ids, part_of
 from rag.index.chunks import ChunkStore, DocumentRecord
+from rag.index.fetching import bundle_store, locate, remote_manifest
 from rag.index.manifest import NAME, Manifest
-from rag.index.root import bundle_store, locate, remote_manifest
 from rag.index.seal import read_manifest
 from rag.storage import is_remote
 

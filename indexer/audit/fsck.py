@@ -12,8 +12,9 @@ from indexer.audit.repair import copy_here, healthy_store, mend, put_back
 from indexer.progress import Progress
 from indexer.retention import CLAIM_GRACE_S, pins, plan, prune
 from rag.errors import BundleError
+from rag.index.fetching import bundle_store, remote_manifest
 from rag.index.manifest import NAME
-from rag.index.root import Root, bundle_store, remote_manifest
+from rag.index.root import Root
 from rag.storage import Store
 from rag.writes import settle
 

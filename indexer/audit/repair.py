@@ -20,8 +20,8 @@ from rag.index.bundle import ENCODER, Bundle
 from rag.index.chunks import ChunkStore
 from rag.index.dense.build import write_dense
 from rag.index.dense.spec import resolve
+from rag.index.fetching import bundle_store, remote_manifest
 from rag.index.manifest import NAME, Manifest, canonical
-from rag.index.root import bundle_store, remote_manifest
 from rag.index.seal import inventory, sha256_of, write_manifest
 from rag.index.sparse import build_sparse
 from rag.models.load import load_embedder

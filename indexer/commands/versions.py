@@ -112,7 +112,7 @@ def publish(
 
     from indexer.progress import make_progress
     from indexer.publish import publish as publish_folder
-    from rag.index.root import fetch, locate
+    from rag.index.fetching import fetch, locate
     from rag.storage import is_remote
 
     progress = make_progress(quiet=quiet)

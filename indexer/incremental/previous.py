@@ -26,8 +26,9 @@ from indexer.pipeline.stages import text_digests
 from indexer.pipeline.vectors import Digests
 from rag.errors import BundleMissing
 from rag.index.bundle import ENCODER, Bundle
+from rag.index.fetching import fetch, remote_manifest
 from rag.index.manifest import Manifest
-from rag.index.root import Root, fetch, remote_manifest
+from rag.index.root import Root
 from rag.index.sparse import FOLDER as SPARSE
 from rag.index.vocabulary import BLOB, OFFSETS, open_array
 from rag.storage import is_remote, open_store

@@ -15,9 +15,9 @@ from rag.errors import BundleCorrupt, BundleMissing, BundleMixed
 from rag.index.analyzer import Analyzer, analyzer_from_reference
 from rag.index.chunks import ChunkStore
 from rag.index.dense import DenseLeg
+from rag.index.fetching import fetch, locate
 from rag.index.legs import Legs
 from rag.index.manifest import Manifest, packed_digest
-from rag.index.root import fetch, locate
 from rag.index.seal import Progress, read_manifest, verify_files
 from rag.index.sparse import SparseLeg
 from rag.storage import is_remote

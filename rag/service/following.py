@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import Protocol
 
 from rag.errors import RagError
-from rag.index.root import Pointer, Root
+from rag.index.pointer import Pointer
+from rag.index.root import Root
 from rag.service.background import Background
 
 logger = logging.getLogger(__name__)

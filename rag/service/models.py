@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from rag.errors import BundleError, BundleLoaded, InvalidRequest, NoSuchBundle
-from rag.index.root import locate
+from rag.index.fetching import locate
 from rag.index.seal import read_manifest
 from rag.models.onnx_embedder import GRAPHS
 from rag.service.bundles import Bundles

@@ -1,6 +1,10 @@
 """Twenty thousand damaged requests against a real service: no 5xx, no hang.
 
-python tests/bench/fuzz.py --bundle BUNDLE
+    python tests/bench/fuzz.py --bundle BUNDLE
+
+A quarter of the bodies are still whole requests, and are answered with the extractive generator. A
+request takes some 9 ms of processor time, service and client together, with the sample bundle: all
+of it two to three minutes of an idle machine with two cores.
 """
 
 from __future__ import annotations
@@ -78,7 +82,10 @@ def main() -> int:
     print(f"5xx, hangs and broken connections: {len(bad)}")
     for line in bad[:10]:
         print(f"  {line}")
-    return 0 if not bad and alive == 200 and code == 0 else 1
+    whole = statuses.total() == options.count
+    if not whole:
+        print(f"cut short: {options.count} were asked for")
+    return 0 if whole and not bad and alive == 200 and code == 0 else 1
 
 
 def _until_ready(client: httpx.Client) -> None:

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from rag.index.bundle import Bundle
-from rag.index.root import locate
+from rag.index.fetching import locate
 
 ATTEMPTS = 8
 

@@ -19,7 +19,8 @@ import pytest
 from indexer.build import BuildOptions, build
 from indexer.source import Source
 from rag.index.manifest import parse
-from rag.index.root import VERSIONS, Root
+from rag.index.pointer import VERSIONS
+from rag.index.root import Root
 
 FACTS = {"one": "The lamp glows red.", "two": "The lamp glows green.", "three": "It glows blue."}
 

@@ -18,8 +18,9 @@ from rag.errors import (
     ObjectNotFound,
 )
 from rag.index.bundle import Bundle, open_bundle
+from rag.index.fetching import fetch, locate
 from rag.index.manifest import NAME, canonical, parse
-from rag.index.root import CURRENT, current_version, fetch, locate
+from rag.index.pointer import CURRENT, current_version
 from rag.index.seal import read_manifest
 from rag.types import NO_ROW
 

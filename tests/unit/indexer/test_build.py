@@ -17,7 +17,7 @@ from indexer.source import Source
 from indexer.verify import verify
 from rag.errors import BuildError, ConditionFailed
 from rag.index.bundle import Bundle, open_bundle
-from rag.index.root import CURRENT
+from rag.index.pointer import CURRENT
 from rag.storage import open_store
 
 TEXTS = {

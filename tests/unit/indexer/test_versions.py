@@ -16,7 +16,8 @@ from indexer.publish import point, publish, rollback
 from indexer.upload import upload
 from rag.errors import BuildError, BundleMissing, ConditionFailed
 from rag.index.manifest import FORMAT, NAME, Manifest, version_id
-from rag.index.root import CURRENT, Root
+from rag.index.pointer import CURRENT
+from rag.index.root import Root
 from rag.index.seal import inventory, read_manifest, verify_files, write_manifest
 from rag.storage import Store, open_store
 
