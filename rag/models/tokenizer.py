@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from functools import cached_property
+from itertools import accumulate
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,6 +15,7 @@ from tokenizers import Tokenizer as Backend
 
 from rag.errors import ConfigurationError
 from rag.models import layout
+from rag.models.word_memo import WordMemo
 from rag.types import Float32, Int64
 
 # Fewer texts than this are tokenised on the calling thread: the library's thread pool does not
@@ -72,7 +74,17 @@ class Tokenizer:
 
     def count(self, texts: Sequence[str]) -> Int64:
         """int64 (n,): tokens of each text, special ones included, nothing cut."""
-        return np.array([len(encoding) for encoding in self._encode(texts)], dtype=np.int64)
+        if self._memo is not None:
+            found = [self._memo.count(text) + self.special for text in texts]
+        else:
+            found = [len(encoding) for encoding in self._encode(texts)]
+        return np.array(found, dtype=np.int64)
+
+    def starts(self, text: str) -> list[int]:
+        """The first character of each token of `text`, ascending, without special tokens."""
+        if self._memo is not None:
+            return self._memo.starts(text)
+        return list(accumulate(self.offsets(text)[:, 0].tolist(), max))
 
     def offsets(self, text: str) -> Int64:
         """int64 (m, 2): [start, end) in characters of each token of `text`, in order.
@@ -138,6 +150,10 @@ class Tokenizer:
     def to_json(self) -> str:
         """tokenizer.json, without truncation or padding."""
         return json.dumps(json.loads(self._backend.to_str()), ensure_ascii=False, indent=1) + "\n"
+
+    @cached_property
+    def _memo(self) -> WordMemo | None:
+        return WordMemo.of(self._backend)
 
     @cached_property
     def _has_syllables(self) -> bool:
