@@ -44,16 +44,15 @@ COLUMNS = CorpusColumns("text", "_id", "title")
 
 
 class RandomEmbedder:
-    """Unit vectors made from a text's digest."""
+    """Unit vectors made from the digest of a batch's first text."""
 
     def __init__(self, config: EncoderConfig) -> None:
         self.config = config
 
     def embed_passages(self, texts: Sequence[str]) -> Float32:
-        rows = np.empty((len(texts), self.config.dimension), dtype=np.float32)
-        for row, text in zip(rows, texts, strict=True):
-            seed = int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "little")
-            row[:] = np.random.default_rng(seed).standard_normal(len(row), dtype=np.float32)
+        seed = int.from_bytes(hashlib.blake2b(texts[0].encode(), digest_size=8).digest(), "little")
+        shape = (len(texts), self.config.dimension)
+        rows = np.random.default_rng(seed).standard_normal(shape, dtype=np.float32)
         rows /= np.linalg.norm(rows, axis=1, keepdims=True)
         return rows
 
