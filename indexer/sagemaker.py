@@ -176,11 +176,25 @@ def as_arguments(hyperparameters: Mapping[str, str], flags: Sequence[Flag]) -> l
     return arguments
 
 
-def _argument(name: str, text: str, flag: Flag) -> list[str]:
+def take(hyperparameters: dict[str, str], name: str) -> str | None:
+    """Removes the hyperparameter `name`, spelled and quoted in any way that `as_arguments` reads;
+    returns its value, None where it is not given or null.
+    """
+    given = [spelling for spelling in hyperparameters if _plain(spelling) == name]
+    texts = [hyperparameters.pop(spelling) for spelling in given]
+    value = _value(texts[-1]) if texts else None
+    return value if value is None or isinstance(value, str) else texts[-1]
+
+
+def _value(text: str) -> Any:
     try:
-        value = json.loads(text)
+        return json.loads(text)
     except ValueError:
-        value = text
+        return text
+
+
+def _argument(name: str, text: str, flag: Flag) -> list[str]:
+    value = _value(text)
     if value is None:
         return []
     if flag.is_switch:

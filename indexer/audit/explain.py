@@ -9,29 +9,20 @@ from indexer.chunking import Chunker, ChunkerOptions
 from indexer.chunking.reasons import why
 from indexer.chunking.sections import parts
 from indexer.chunking.tokens import TokenMap
-from indexer.parsing import parse
 from rag.models.encoder import EncoderConfig
 from rag.models.tokenizer import Tokenizer
-from rag.types import Metadata
+from rag.types import Document
 
 
 def explain(
-    data: bytes,
-    *,
-    doc_id: str,
-    uri: str,
-    extra: Metadata,
-    encoder: Path,
-    config: EncoderConfig,
-    options: ChunkerOptions,
+    document: Document, *, encoder: Path, config: EncoderConfig, options: ChunkerOptions
 ) -> dict[str, Any]:
     """The document and its chunks as plain data.
 
     `tokens` counts what the encoder reads of a chunk, context, prompt and special tokens in;
     `text_tokens` its text alone; `start` and `end` are characters of the document's text. Raises
-    DocumentError for a document that cannot be read, ConfigurationError for impossible options.
+    ConfigurationError for impossible options.
     """
-    document = parse(data, doc_id=doc_id, uri=uri, extra=extra)
     tokenizer = Tokenizer.load(encoder)
     chunker = Chunker(tokenizer, config, options)
     chunks = chunker.chunks(document)

@@ -9,6 +9,14 @@ from typing import Annotated, Any
 
 import typer
 
+from indexer.commands.columns import (
+    IdColumn,
+    MetadataColumns,
+    TextColumn,
+    TitleColumn,
+    corpus_columns,
+)
+
 FSCK_HELP = """Check that all parts of a bundle fit together; exit 1 if they do not.
 
 URI is a bundle's folder or a root, also on s3://. Manifest, files, documents, passages, rows of
@@ -22,7 +30,8 @@ EXPLAIN_HELP = """Show how a document becomes its chunks.
 
 Each chunk with its characters, tokens, headings and context, and why it ends where it does. DOC is
 a file. With --bundle, encoder and chunker are the bundle's, and chunks that it does not hold are
-marked; the document is the one whose id ends DOC's path, or --doc-id.
+marked; the document is the one whose id ends DOC's path, or --doc-id. With --text-column DOC is a
+text corpus, as for build, and the document its row --doc-id.
 
 Example:  rag-indexer explain handbook.pdf --bundle ./bundle
 """
@@ -79,7 +88,8 @@ def explain(
         str | None, typer.Option(help="Bundle or root whose encoder and chunker are taken.")
     ] = None,
     doc_id: Annotated[
-        str | None, typer.Option(help="The document's id (default: its file name).")
+        str | None,
+        typer.Option(help="The document's id (default: its file name); of a corpus, the row's."),
     ] = None,
     encoder: Annotated[
         str, typer.Option(help="Model, without --bundle: 'default', a folder, or a hub id.")
@@ -90,13 +100,20 @@ def explain(
     chunk_overlap: Annotated[
         int | None, typer.Option(help="Tokens that neighbours may share, without --bundle.")
     ] = None,
+    text_column: TextColumn = None,
+    id_column: IdColumn = None,
+    title_column: TitleColumn = None,
+    metadata_columns: MetadataColumns = None,
     as_json: Json = False,
 ) -> None:
     from indexer.audit.explain_command import explain_file
 
     given = {"size": chunk_size, "overlap": chunk_overlap}
     options = {name: value for name, value in given.items() if value is not None}
-    result = explain_file(doc, bundle=bundle, doc_id=doc_id, encoder=encoder, options=options)
+    result = explain_file(
+        doc, bundle=bundle, doc_id=doc_id, encoder=encoder, options=options,
+        columns=corpus_columns(text_column, id_column, title_column, metadata_columns),
+    )  # fmt: skip
     if as_json:
         print(json.dumps(result, ensure_ascii=False))
     else:

@@ -16,6 +16,13 @@ from typing import Annotated, Any, Literal
 import typer
 
 from indexer.commands.build_output import print_build, print_plan
+from indexer.commands.columns import (
+    IdColumn,
+    MetadataColumns,
+    TextColumn,
+    TitleColumn,
+    corpus_columns,
+)
 from indexer.commands.versions import (
     GateFolder,
     GateMargin,
@@ -91,20 +98,10 @@ def build(
             help="Take only the objects that this SageMaker manifest or list of keys names."
         ),
     ] = None,
-    text_column: Annotated[
-        str | None,
-        typer.Option(
-            help="JSON Lines and Parquet are corpora: each row a document, its text here."
-        ),
-    ] = None,
-    id_column: Annotated[
-        str | None, typer.Option(help="Column of a row's id (default: file and number).")
-    ] = None,
-    title_column: Annotated[str | None, typer.Option(help="Column of a row's title.")] = None,
-    metadata_columns: Annotated[
-        str | None,
-        typer.Option(help="Columns to filter on, with commas between; '*': all that are left."),
-    ] = None,
+    text_column: TextColumn = None,
+    id_column: IdColumn = None,
+    title_column: TitleColumn = None,
+    metadata_columns: MetadataColumns = None,
     base_uri: Annotated[
         str | None, typer.Option(help="What to put before each document's path in its URI.")
     ] = None,
@@ -316,16 +313,3 @@ def build(
 
 def _given(**options: Any) -> dict[str, Any]:
     return {name: value for name, value in options.items() if value is not None}
-
-
-def corpus_columns(
-    text: str | None, id_: str | None, title: str | None, metadata: str | None
-) -> Any:
-    from indexer.source import CorpusColumns
-
-    if text is None:
-        if id_ or title or metadata:
-            raise ConfigurationError("name the column of the text too: --text-column")
-        return None
-    names = tuple(name.strip() for name in (metadata or "").split(",") if name.strip())
-    return CorpusColumns(text, id_, title, names)

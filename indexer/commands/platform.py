@@ -100,12 +100,12 @@ def _train(layout: Layout, work: Path) -> None:
     from indexer import gathering
     from indexer.progress import make_progress
     from indexer.publish import publish
-    from indexer.sagemaker import ENCODER, as_arguments, documents_channel
+    from indexer.sagemaker import ENCODER, as_arguments, documents_channel, take
 
     wanted = layout.hyperparameters()
     channels = layout.channels()
-    channel = documents_channel(channels, wanted.pop("channel", None))
-    publish_to = wanted.pop("publish_to", None)
+    channel = documents_channel(channels, take(wanted, "channel"))
+    publish_to = take(wanted, "publish_to")
     own = ("source", "output", "layout", "as_json", "gate")
     arguments = as_arguments(wanted, flags(*own))
     if ENCODER in channels and "encoder" not in wanted:

@@ -14,16 +14,16 @@ _MIN_LETTERS = 3
 _MIN_ENGLISH_WORDS = 0.15  # share of function words among the words of English prose: 0.3 to 0.5
 
 _SCRIPTS = {
-    "latin": re.compile("[A-Za-z\u00c0-\u024f\u1e00-\u1eff]"),
-    "hangul": re.compile("[\u1100-\u11ff\u3131-\u318e\uac00-\ud7a3]"),
-    "kana": re.compile("[\u3041-\u3096\u30a1-\u30fa]"),
-    "han": re.compile("[\u3400-\u4dbf\u4e00-\u9fff]"),
-    "cyrillic": re.compile("[\u0400-\u04ff]"),
-    "arabic": re.compile("[\u0620-\u06ff]"),
-    "hebrew": re.compile("[\u05d0-\u05ea]"),
-    "greek": re.compile("[\u0386-\u03ff\u1f00-\u1fff]"),
-    "thai": re.compile("[\u0e01-\u0e4f]"),
-    "devanagari": re.compile("[\u0900-\u097f]"),
+    "latin": re.compile("[A-Za-z\u00c0-\u024f\u1e00-\u1eff]+"),
+    "hangul": re.compile("[\u1100-\u11ff\u3131-\u318e\uac00-\ud7a3]+"),
+    "kana": re.compile("[\u3041-\u3096\u30a1-\u30fa]+"),
+    "han": re.compile("[\u3400-\u4dbf\u4e00-\u9fff]+"),
+    "cyrillic": re.compile("[\u0400-\u04ff]+"),
+    "arabic": re.compile("[\u0620-\u06ff]+"),
+    "hebrew": re.compile("[\u05d0-\u05ea]+"),
+    "greek": re.compile("[\u0386-\u03ff\u1f00-\u1fff]+"),
+    "thai": re.compile("[\u0e01-\u0e4f]+"),
+    "devanagari": re.compile("[\u0900-\u097f]+"),
 }
 # A syllable or an ideograph says as much as this many letters.
 _WEIGHT = {"hangul": 2.5, "kana": 2.0, "han": 3.0}
@@ -86,7 +86,11 @@ def _own_scripts(code: str) -> list[str]:
 
 def _script_counts(text: str) -> dict[str, float]:
     sample = text[:_SAMPLE]
-    counts = {name: len(p.findall(sample)) * _WEIGHT.get(name, 1) for name, p in _SCRIPTS.items()}
+    scripts = {"latin": _SCRIPTS["latin"]} if sample.isascii() else _SCRIPTS
+    counts = {
+        name: sum(map(len, runs.findall(sample))) * _WEIGHT.get(name, 1)
+        for name, runs in scripts.items()
+    }
     return {name: count for name, count in counts.items() if count}
 
 
@@ -114,5 +118,5 @@ def _detect(counts: dict[str, float], text: str) -> str:
     if script != "latin":
         return _LANGUAGES[script][0]
     words = _WORD.findall(text[:_SAMPLE].lower())
-    english = sum(word in _ENGLISH for word in words)
+    english = sum(map(_ENGLISH.__contains__, words))
     return "en" if words and english >= _MIN_ENGLISH_WORDS * len(words) else "und"

@@ -6,7 +6,7 @@ import re
 import statistics
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from itertools import pairwise
+from itertools import compress, pairwise
 from typing import NamedTuple
 
 from indexer.parsing.cleaning import unwrap
@@ -74,15 +74,16 @@ class _Layout:
 
     def pieces(self, pages: Sequence[Sequence[Line]]) -> Iterator[Piece]:
         runs = [run for page in pages for run in self._runs(page)]
-        sizes = {run[0].size for run in runs if self._may_be_heading(run)}
+        headings = [self._may_be_heading(run) for run in runs]
+        sizes = {run[0].size for run in compress(runs, headings)}
         larger = sorted((size for size in sizes if size > self._body), reverse=True)
         for size in larger:
             close = next((s for s in self._levels if s <= size * 1.05), None)
             self._levels[size] = (
                 self._levels[close] if close else len(set(self._levels.values())) + 1
             )
-        for run in runs:
-            if self._may_be_heading(run):
+        for run, is_heading in zip(runs, headings, strict=True):
+            if is_heading:
                 rank = self._levels.get(run[0].size, len(set(self._levels.values())) + 1)
                 yield Piece(self._join(run, run), run[0].page, level=min(6, rank))
             else:
@@ -117,7 +118,7 @@ class _Layout:
         text = " ".join(line.text for line in run).replace(SOFT_HYPHEN, "")
         if len(run) > _MAX_HEADING_LINES or len(text) > _MAX_HEADING_CHARS:
             return False
-        if sum(c.isalpha() for c in text) < max(2, 0.4 * len(text.replace(" ", ""))):
+        if sum(map(str.isalpha, text)) < max(2, 0.4 * len(text.replace(" ", ""))):
             return False
         if _BULLET.match(text) or _ENTRY.fullmatch(text):
             return False
@@ -220,7 +221,9 @@ def _ends_in_figures(text: str) -> bool:
 def _figures(text: str) -> list[bool]:
     """For each word but currency and percent signs: whether it is a figure, or a dash for none."""
     cells = (cell for cell in text.split() if cell not in _UNITS)
-    return [cell in _DASHES or any(map(str.isdigit, cell)) for cell in cells]
+    return [
+        cell in _DASHES or (not cell.isalpha() and any(map(str.isdigit, cell))) for cell in cells
+    ]
 
 
 def _same_row(above: Line, below: Line) -> bool:

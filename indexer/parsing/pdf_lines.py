@@ -7,12 +7,15 @@ import math
 import re
 from collections import Counter
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import pypdfium2.raw as pdfium
 
-_HYPHEN = 0x02  # PDFium: a hyphen at a line end, with the lines already joined
-_LINE_BREAKS = frozenset((0x0A, 0x0D, _HYPHEN))
+_HYPHEN = "\x02"  # PDFium: a hyphen at a line end, with the lines already joined
+_HYPHEN_AS_TEXT = 0xFFFE  # the same, in a page's whole text
+_UNBROKEN = re.compile(f"[^\n\r{_HYPHEN}]+")
+_SHOWN = re.compile("[^\0-\x20\xa0]")
 SOFT_HYPHEN = "\xad"
 """Ends a line whose last word goes on in the next."""
 _BOLD = re.compile(r"bold|black|heavy|demi|CMBX|SFBX|[-,]bd", re.IGNORECASE)
@@ -22,6 +25,7 @@ _DIGITS = re.compile(r"\d+")
 _MARGIN = 0.1  # share of the page height, at the top and at the bottom, where furniture stands
 _WIDE_MARGIN = 0.2  # the same for the outermost line of a page
 _REPEATS = 0.4  # share of the pages; headers of left and right pages differ
+_NAME_BYTES = 128
 _MAX_CHARS = 2_000_000  # on one page: beyond, it is a hostile file
 
 
@@ -62,34 +66,42 @@ class _PageReader:
     def __init__(
         self, text_page: Any, rotation: int, width: float, height: float, number: int
     ) -> None:
-        self._page = text_page
+        self._page = text_page.raw
+        self._count = min(text_page.count_chars(), _MAX_CHARS)
         self._rotation = rotation
         self._width = width
         self._height = height
         self._number = number
+        self._matrix = pdfium.FS_MATRIX()
+        self._name = ctypes.create_string_buffer(_NAME_BYTES)
+        self._flags = ctypes.c_int()
 
     def lines(self) -> list[Line]:
-        codes = [
-            pdfium.FPDFText_GetUnicode(self._page, i)
-            for i in range(min(self._page.count_chars(), _MAX_CHARS))
-        ]
-        lines: list[Line] = []
-        start = 0
-        for i, code in enumerate([*codes, 0x0A]):
-            if code in _LINE_BREAKS:
-                if line := self._line(codes, start, i):
-                    lines.append(line)
-                start = i + 1
-        return lines
+        units = self._units()
+        lines = (self._line(units, *match.span()) for match in _UNBROKEN.finditer(units))
+        return [line for line in lines if line]
 
-    def _line(self, codes: Sequence[int], start: int, end: int) -> Line | None:
-        shown = [i for i in range(start, end) if codes[i] > 0x20 and codes[i] != 0xA0]
+    def _units(self) -> str:
+        """The page's characters as PDFium counts them: UTF-16 units, surrogates by themselves."""
+        target = (ctypes.c_ushort * (self._count + 1))()
+        got = pdfium.FPDFText_GetText(self._page, 0, self._count, target)
+        codes = target[: max(got - 1, 0)]
+        if len(codes) != self._count:  # left out: those that are no character
+            codes = [pdfium.FPDFText_GetUnicode(self._page, i) for i in range(self._count)]
+        elif _HYPHEN_AS_TEXT in codes:
+            for i in (i for i, code in enumerate(codes) if code == _HYPHEN_AS_TEXT):
+                codes[i] = pdfium.FPDFText_GetUnicode(self._page, i)
+        return "".join(map(chr, codes))
+
+    def _line(self, units: str, start: int, end: int) -> Line | None:
+        shown = [match.start() for match in _SHOWN.finditer(units, start, end)]
         if not shown:
             return None
-        units = "".join(map(chr, codes[start:end])).replace("\0", "").replace(SOFT_HYPHEN, "-")
-        text = units.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+        text = units[start:end].replace("\0", "").replace(SOFT_HYPHEN, "-")
+        if not text.isascii():
+            text = text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
         text = _LEADERS.sub(" … ", _BULLET_GLYPHS.sub("•", text)).strip()
-        if end < len(codes) and codes[end] == _HYPHEN:
+        if units.startswith(_HYPHEN, end):
             text += SOFT_HYPHEN
         first, last = self._box(shown[0]), self._box(shown[-1])
         samples = [shown[len(shown) * i // 5] for i in range(5)]
@@ -119,7 +131,7 @@ class _PageReader:
         return _Box(left, right, self._height - high, self._height - low)
 
     def _size(self, index: int) -> float:
-        matrix = pdfium.FS_MATRIX()
+        matrix = self._matrix
         scale = 1.0
         if pdfium.FPDFText_GetMatrix(self._page, index, matrix):
             scale = math.hypot(matrix.c, matrix.d) or 1.0
@@ -127,10 +139,13 @@ class _PageReader:
         return round(size * 2) / 2
 
     def _is_bold(self, index: int) -> bool:
-        name = ctypes.create_string_buffer(128)
-        flags = ctypes.c_int()
-        pdfium.FPDFText_GetFontInfo(self._page, index, name, 128, flags)
-        return _BOLD.search(name.value.decode("utf-8", "replace")) is not None
+        size = pdfium.FPDFText_GetFontInfo(self._page, index, self._name, _NAME_BYTES, self._flags)
+        return 0 < size <= _NAME_BYTES and _is_bold_name(self._name.value)
+
+
+@lru_cache(256)
+def _is_bold_name(name: bytes) -> bool:
+    return _BOLD.search(name.decode("utf-8", "replace")) is not None
 
 
 def without_furniture(

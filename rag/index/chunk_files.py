@@ -16,7 +16,7 @@ import json
 import math
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 from typing import IO, Any, NamedTuple, TypeVar
@@ -196,7 +196,8 @@ def _spool_documents(
             fields.update((key, kind) for kind in _kinds_of(value))
         last = record.doc_id
         count += 1
-        spool.write(json.dumps(asdict(record)) + "\n")
+        values = {name: getattr(record, name) for name in DocumentRecord.__slots__}
+        spool.write(json.dumps(values, default=dict) + "\n")
     if len(fields) > MAX_FIELDS:
         raise BuildError(
             f"the documents have {len(fields)} kinds of metadata, a bundle holds {MAX_FIELDS};"

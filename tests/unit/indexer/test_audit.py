@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as parquet
 import pytest
 
 from indexer.audit.difference import difference, open_side
@@ -18,8 +20,8 @@ from indexer.build import BuildOptions, build
 from indexer.pipeline.workers import Limits
 from indexer.progress import Silent
 from indexer.publish import publish
-from indexer.source import Source
-from rag.errors import BuildError
+from indexer.source import CorpusColumns, Source
+from rag.errors import BuildError, ConfigurationError, UnreadableDocument
 from rag.index.bundle import Bundle
 from rag.index.chunks import ChunkStore
 from rag.index.dense import build_dense
@@ -202,3 +204,37 @@ def test_a_difference_names_documents_passages_and_settings(
     assert result["chunks"] == {"before": 3, "after": 3, "added": 2, "removed": 2, "kept": 1}
     assert result["settings"] == {"sparse.k1": [1.5, 1.2]}
     json.dumps(result)
+
+
+@pytest.mark.parametrize("ending", ["jsonl", "parquet"])
+def test_a_row_of_a_corpus_is_explained(
+    ending: str, tmp_path: Path, tiny_options: BuildOptions
+) -> None:
+    rows = [
+        {"key": f"r{n}", "name": f"Row {n}", "said": f"Pump {n} is primed.", "team": "a"}
+        for n in range(3)
+    ]
+    folder = tmp_path / "corpus"
+    folder.mkdir()
+    path = folder / f"rows.{ending}"
+    if ending == "jsonl":
+        path.write_text("".join(json.dumps(row) + "\n" for row in [*rows, {"key": "empty"}]))
+    else:
+        parquet.write_table(pa.Table.from_pylist(rows), path)
+    columns = CorpusColumns("said", "key", "name", ("team",))
+    bundle = build(Source(str(folder), columns=columns), tmp_path / "bundle", tiny_options).folder
+    result = explain_file(
+        path, bundle=str(bundle), doc_id="r1", encoder="default", options={}, columns=columns
+    )
+    assert result["document"]["title"] == "Row 1"
+    assert result["document"]["metadata"] == {"team": "a"}
+    assert [chunk["text"] for chunk in result["chunks"]] == ["Pump 1 is primed."]
+    assert [chunk["in_bundle"] for chunk in result["chunks"]] == [True]
+    given: dict[str, Any] = {"bundle": None, "encoder": "default", "options": {}}
+    with pytest.raises(ConfigurationError, match="no row 'r9'"):
+        explain_file(path, doc_id="r9", columns=columns, **given)
+    with pytest.raises(ConfigurationError, match="--doc-id"):
+        explain_file(path, doc_id=None, columns=columns, **given)
+    if ending == "jsonl":
+        with pytest.raises(UnreadableDocument, match="empty: row 4 has no text in 'said'"):
+            explain_file(path, doc_id="empty", columns=columns, **given)

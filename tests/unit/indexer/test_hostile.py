@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import io
+import re
 import zipfile
 from dataclasses import replace
 from pathlib import Path
 
 import docx
+import openpyxl
 
 from indexer.build import BuildOptions, build
 from indexer.pipeline.workers import MIB, Limits
@@ -53,6 +55,77 @@ def test_each_hostile_document_costs_its_line(tmp_path: Path, tiny_options: Buil
     assert "unpacks more than" in reasons["03-bomb.docx"]
     assert "memory" in reasons["04-tree.docx"]
     assert "damaged" in reasons["05-deep.json"]
+
+
+def forms_within_forms(levels: int = 14, times: int = 10) -> bytes:
+    """A PDF of some kilobytes in which each form draws the next one ten times."""
+    content = b"/F Do " * times
+    objects = [
+        b"<< /Type /Catalog /Pages 2 0 R >>",
+        b"<< /Type /Pages /Kids [3 0 R] /Count 1 >>",
+        b"<< /Type /Page /Parent 2 0 R /MediaBox [0 0 200 200] /Contents 4 0 R"
+        b" /Resources << /XObject << /F 5 0 R >> >> >>",
+        b"<< /Length %d >>\nstream\n%s\nendstream" % (len(content), content),
+    ]
+    for level in range(levels):
+        below = b"/XObject << /F %d 0 R >>" % (6 + level) if level < levels - 1 else b""
+        objects.append(
+            b"<< /Type /XObject /Subtype /Form /BBox [0 0 200 200] /Resources << %s >>"
+            b" /Length %d >>\nstream\n%s\nendstream" % (below, len(content), content)
+        )
+    data = b"%PDF-1.7\n"
+    places = []
+    for number, body in enumerate(objects, start=1):
+        places.append(len(data))
+        data += b"%d 0 obj\n%s\nendobj\n" % (number, body)
+    table = b"".join(b"%010d 00000 n \n" % place for place in places)
+    head = b"xref\n0 %d\n0000000000 65535 f \n%s" % (len(places) + 1, table)
+    tail = b"trailer << /Root 1 0 R /Size %d >>\nstartxref\n%d\n%%%%EOF\n"
+    return data + head + tail % (len(places) + 1, len(data))
+
+
+def one_string_in_many_cells(cells: int = 20_000) -> bytes:
+    """A workbook of some kilobytes that says one long string in every cell."""
+    book = openpyxl.Workbook()
+    book.active.append(["x" * 100])  # type: ignore[union-attr]
+    buffer = io.BytesIO()
+    book.save(buffer)
+    cell = b'<row><c t="s"><v>0</v></c></row>'
+    result = io.BytesIO()
+    with zipfile.ZipFile(buffer) as old, zipfile.ZipFile(result, "w", zipfile.ZIP_DEFLATED) as new:
+        for name in old.namelist():
+            data = old.read(name)
+            if name == "xl/sharedStrings.xml":
+                data = data.replace(b"x" * 100, b"x" * 1_000_000)
+            if name.startswith("xl/worksheets/sheet"):
+                head, _, rest = data.partition(b"<sheetData>")
+                tail = rest.partition(b"</sheetData>")[2]
+                data = head + b"<sheetData>" + cell * cells + b"</sheetData>" + tail
+            new.writestr(name, data)
+    return result.getvalue()
+
+
+def test_what_hangs_and_what_explodes_costs_its_line(
+    tmp_path: Path, tiny_options: BuildOptions
+) -> None:
+    folder = tmp_path / "documents"
+    folder.mkdir()
+    for n in range(6):
+        (folder / f"{n:02}.md").write_text(GOOD.format(n))
+    (folder / "02-forms.pdf").write_bytes(forms_within_forms())
+    (folder / "03-cells.xlsx").write_bytes(one_string_in_many_cells())
+    # Beautiful Soup's time grows with the square of how deep it is: here, to ten minutes.
+    (folder / "04-tables.html").write_text("<p>deep</p>" + "<table><tr><td>" * 60_000)
+    assert sum(path.stat().st_size for path in folder.iterdir()) < 2**20
+    limits = Limits(seconds=20.0, memory=1024 * MIB, processes=2)
+    report = build(Source(str(folder)), tmp_path / "bundle", replace(tiny_options, limits=limits))
+    assert report.documents == 6
+    reasons = {line.doc_id: line.reason for line in report.skipped}
+    assert list(reasons) == ["02-forms.pdf", "03-cells.xlsx", "04-tables.html"]
+    # PDFium ends its process when it gets no more memory, if it comes that far in time.
+    assert re.search("needs too much memory|longer than 20 s", reasons["02-forms.pdf"])
+    assert "more than 1024 MiB of memory" in reasons["03-cells.xlsx"]
+    assert "longer than 20 s" in reasons["04-tables.html"]
 
 
 def test_a_document_that_never_ends_is_given_up(tmp_path: Path, tiny_options: BuildOptions) -> None:

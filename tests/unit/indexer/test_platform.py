@@ -21,9 +21,10 @@ import pytest
 
 from indexer.commands.build import CONTEXT, check_variables, command, flags
 from indexer.metric_lines import METRICS, definitions
-from indexer.sagemaker import Layout, as_arguments, documents_channel
+from indexer.sagemaker import Layout, as_arguments, documents_channel, take
 from rag.errors import ConfigurationError
 from rag.index.bundle import Bundle
+from rag.index.root import Root, locate
 
 PAGE = "# Ports\n\nThe container listens on port 8080 for pings and invocations.\n"
 
@@ -100,6 +101,16 @@ def test_item_31_a_wrong_hyperparameter_is_named() -> None:
         as_arguments({"strict": "perhaps"}, flags())
 
 
+def test_item_31_what_the_job_itself_reads_is_spelled_alike() -> None:
+    given = {"publish-to": '"s3://bucket/index"', "channel": "pages", "k1": "2", "encoder": "null"}
+    assert take(given, "publish_to") == "s3://bucket/index"
+    assert take(given, "channel") == "pages"
+    assert take(given, "encoder") is None
+    assert take(given, "source") is None
+    assert given == {"k1": "2"}
+    assert take(given, "k1") == "2"
+
+
 def test_item_40_every_option_is_also_a_variable(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RAG_INDEXER_CHUNK_SIZE", "77")
     monkeypatch.setenv("RAG_INDEXER_STRICT", "true")
@@ -136,6 +147,25 @@ def test_items_32_and_34_a_read_only_input_gives_a_model_that_serves(
     assert bundle.manifest.counts["documents"] == 2
     assert bundle.manifest.counts["skipped"] == 1
     assert not (job.root / "output/failure").exists()
+
+
+def test_publish_to_puts_the_model_at_a_root_as_well(job: Job, tmp_path: Path) -> None:
+    root = tmp_path / "root"
+    job.hyperparameters["publish_to"] = json.dumps(str(root))
+    code, _, error = job.run()
+    assert code == 0, error
+    pointer = Root(str(root)).current()
+    assert pointer is not None
+    assert pointer.version == Bundle.open(job.root / "model").manifest.version
+    assert Bundle.open(locate(str(root)), verify=True).manifest.version == pointer.version
+
+
+def test_publish_to_that_cannot_be_written_fails_the_job(job: Job, tmp_path: Path) -> None:
+    (tmp_path / "taken").write_text("a file")
+    job.hyperparameters["publish_to"] = json.dumps(str(tmp_path / "taken"))
+    code, _, _ = job.run()
+    assert code != 0
+    assert "taken" in job.failure().splitlines()[0]
 
 
 def test_item_33_a_failure_says_its_cause_first(job: Job) -> None:
