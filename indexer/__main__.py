@@ -10,7 +10,7 @@ import sys
 
 import typer
 
-from indexer.commands import audit, build, platform, report, verify, versions
+from indexer.commands import audit, build, platform, report, vectors, verify, versions
 from indexer.stopping import EXIT_CODE
 from rag.errors import BuildStopped, RagError
 
@@ -31,6 +31,7 @@ app.command(help=versions.PUBLISH_HELP)(versions.publish)
 app.command(help=versions.ROLLBACK_HELP)(versions.rollback)
 app.command(help=versions.PRUNE_HELP)(versions.prune)
 app.command(help=versions.PIN_HELP)(versions.pin)
+app.command(help=vectors.HELP)(vectors.prune_vectors)
 app.command(help=audit.FSCK_HELP)(audit.fsck)
 app.command(help=audit.EXPLAIN_HELP)(audit.explain)
 app.command(help=audit.DIFF_HELP)(audit.diff)

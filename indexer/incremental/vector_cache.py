@@ -1,14 +1,10 @@
-"""Vectors of all builds before, by encoder and text, in a folder or an object store.
-
-Below the root, `<encoder>/<name>.vectors` holds many: the number of vectors and their length
-(uint64 each), their texts' digests (16 bytes each, ascending) and float32 values. Objects are
-created once and never changed; a name is a digest of the digests.
+"""Vectors of all builds before, by encoder and text, in a folder or an object store; what lies
+there is in vector_objects.py.
 """
 
 from __future__ import annotations
 
-import hashlib
-import struct
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,16 +12,23 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from indexer.pipeline.records import ID_BYTES
+from indexer.incremental.vector_objects import (
+    KEY,
+    VECTORS_AT_MOST,
+    Shape,
+    damaged,
+    listed,
+    pack,
+    read_digests,
+    shape,
+)
 from indexer.pipeline.vectors import Digests, VectorStore
-from rag.errors import ConditionFailed, StorageError
+from rag.errors import ConditionFailed, ObjectNotFound
 from rag.storage import ObjectInfo, Store, is_remote, join, open_store
 from rag.types import Float32, RowMask
 
-_HEAD = struct.Struct("<QQ")
-_ENDING = ".vectors"
-_VECTORS_AT_MOST = 65_536  # in one object
-_KEY = f"S{ID_BYTES}"
+_ATTEMPTS = 5
+"""How often the objects are listed anew, where a compaction takes some away meanwhile."""
 
 
 class VectorCache:
@@ -36,13 +39,34 @@ class VectorCache:
         self._local = None if is_remote(uri) else Path(self._store.uri)
         self._scratch = scratch
         self._dimension = dimension
-        self._objects: list[ObjectInfo] = []
-        self._maps: dict[int, Float32] = {}
-        self._keys, self._owners, self._rows = self._index()
+        self._index()
 
     def find_vectors(self, digests: Digests) -> tuple[RowMask, Float32]:
         """Which of the texts there are (bool (n,)), and the vectors of those, float32 (m, d)."""
-        wanted = np.ascontiguousarray(digests).view(_KEY).ravel()
+        wanted = np.ascontiguousarray(digests).view(KEY).ravel()
+        for _ in range(_ATTEMPTS):
+            try:
+                return self._find(wanted)
+            except ObjectNotFound:
+                self._index()
+        return self._find(wanted)
+
+    def save(self, store: VectorStore) -> int:
+        """Adds what `store` computed and is not here yet; returns how many vectors that were."""
+        saved = 0
+        for digests, vectors in _parts(store):
+            there, _ = self.find_vectors(digests)
+            digests, vectors = digests[~there], vectors[~there]
+            if not len(digests):
+                continue
+            try:
+                self._store.write(*pack(digests, vectors, int(time.time())), expected=None)
+            except ConditionFailed:
+                continue  # another build had the same to say
+            saved += len(digests)
+        return saved
+
+    def _find(self, wanted: NDArray[Any]) -> tuple[RowMask, Float32]:
         if not len(self._keys):
             return np.zeros(len(wanted), dtype=np.bool_), np.zeros((0, self._dimension), np.float32)
         places = np.minimum(np.searchsorted(self._keys, wanted), len(self._keys) - 1)
@@ -54,60 +78,46 @@ class VectorCache:
             found[chosen] = self._vectors(owner)[rows[chosen]]
         return there, found
 
-    def save(self, store: VectorStore) -> int:
-        """Adds what `store` computed and is not here yet; returns how many vectors that were."""
-        saved = 0
-        for digests, vectors in _parts(store):
-            there, _ = self.find_vectors(digests)
-            digests, vectors = digests[~there], vectors[~there]
-            if not len(digests):
-                continue
-            keys = digests.view(_KEY).ravel()
-            order = np.argsort(keys, kind="stable")
-            listed = digests[order].tobytes()
-            data = _HEAD.pack(len(keys), self._dimension) + listed + vectors[order].tobytes()
-            try:
-                name = hashlib.sha256(listed).hexdigest()[:32] + _ENDING
-                self._store.write(name, data, expected=None)
-            except ConditionFailed:
-                continue  # another build had the same to say
-            saved += len(keys)
-        return saved
-
-    def _index(self) -> tuple[NDArray[Any], NDArray[np.int32], NDArray[np.int64]]:
+    def _index(self) -> None:
+        """Lists the objects and reads their digests."""
+        self._objects: list[tuple[ObjectInfo, Shape]] = []
+        self._maps: dict[int, Float32] = {}
         keys: list[NDArray[Any]] = []
-        for info in self._store.list():
-            if not info.key.endswith(_ENDING):
-                continue
-            count, dimension = _HEAD.unpack(self._store.read_range(info, 0, _HEAD.size))
-            expected = _HEAD.size + count * (ID_BYTES + 4 * dimension)
-            if dimension != self._dimension or info.size != expected:
-                raise StorageError(
-                    f"{self._store.uri}/{info.key} is damaged; delete it, and its vectors are"
-                    " computed again"
-                )
-            digests = self._store.read_range(info, _HEAD.size, _HEAD.size + count * ID_BYTES)
-            keys.append(np.frombuffer(digests, dtype=_KEY))
-            self._objects.append(info)
+        for info in listed(self._store):
+            try:
+                found = shape(self._store, info)
+                if found.dimension != self._dimension:
+                    raise damaged(self._store, info)
+                digests = read_digests(self._store, info, found)
+            except (ObjectNotFound, ConditionFailed):
+                continue  # a compaction has merged it into another
+            keys.append(digests.view(KEY).ravel())
+            self._objects.append((info, found))
         sizes = [len(part) for part in keys]
-        joined = np.concatenate(keys) if keys else np.zeros(0, dtype=_KEY)
+        joined = np.concatenate(keys) if keys else np.zeros(0, dtype=KEY)
         owners = np.repeat(np.arange(len(sizes), dtype=np.int32), sizes)
         rows = np.concatenate([np.arange(n) for n in sizes]) if sizes else np.zeros(0)
         order = np.argsort(joined, kind="stable")
-        return joined[order], owners[order], rows[order].astype(np.int64)
+        self._keys, self._owners = joined[order], owners[order]
+        self._rows = rows[order].astype(np.int64)
 
     def _vectors(self, owner: int) -> Float32:
-        """The vectors of one object, mapped from this machine's disk."""
+        """The vectors of one object, mapped from this machine's disk. Raises ObjectNotFound."""
         if owner not in self._maps:
-            info = self._objects[owner]
+            info, found = self._objects[owner]
             path = self._scratch / info.key if self._local is None else self._local / info.key
-            if self._local is None:
-                self._store.download(info.key, path)
-            count = (info.size - _HEAD.size) // (ID_BYTES + 4 * self._dimension)
-            self._maps[owner] = np.memmap(
-                path, dtype=np.float32, mode="r", shape=(count, self._dimension),
-                offset=_HEAD.size + count * ID_BYTES,
-            )  # fmt: skip
+            if self._local is None and not path.is_file():
+                part = path.with_suffix(".part")
+                part.unlink(missing_ok=True)  # of an attempt that failed
+                self._store.download(info.key, part)
+                part.rename(path)
+            try:
+                self._maps[owner] = np.memmap(
+                    path, dtype=np.float32, mode="r", shape=(found.rows, found.dimension),
+                    offset=found.vectors_at,
+                )  # fmt: skip
+            except FileNotFoundError:
+                raise ObjectNotFound(f"{path} is not there") from None
         return self._maps[owner]
 
 
@@ -118,7 +128,7 @@ def _parts(store: VectorStore) -> Iterator[tuple[Digests, Float32]]:
     for some_digests, some_vectors in store.computed():
         digests.append(some_digests)
         vectors.append(some_vectors)
-        if sum(map(len, digests)) >= _VECTORS_AT_MOST:
+        if sum(map(len, digests)) >= VECTORS_AT_MOST:
             yield np.concatenate(digests), np.concatenate(vectors)
             digests, vectors = [], []
     if digests:

@@ -37,6 +37,7 @@ COMMANDS = {
         "publish",
         "rollback",
         "prune",
+        "prune-vectors",
         "pin",
         "fsck",
         "explain",
