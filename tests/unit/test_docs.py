@@ -37,8 +37,8 @@ COMMANDS = {
         "publish",
         "rollback",
         "prune",
-        "prune-vectors",
         "pin",
+        "prune-vectors",
         "fsck",
         "explain",
         "diff",
@@ -73,7 +73,7 @@ def test_help_lists_exactly_these_commands() -> None:
         done = subprocess.run(
             [sys.executable, "-m", module, "--help"], capture_output=True, text=True, check=True
         )
-        listed = re.findall(r"^  ([a-z]+)  ", done.stdout.partition("Commands:")[2], re.MULTILINE)
+        listed = re.findall(r"^  ([a-z-]+)  ", done.stdout.partition("Commands:")[2], re.MULTILINE)
         assert tuple(listed) == names
 
 
