@@ -36,7 +36,7 @@ $(STAMP): pyproject.toml
 	@echo "== The project and its tools"
 	@$(BIN)/python -m pip install -q --disable-pip-version-check -e '.[dev]'
 	@echo "== Compiling the search kernels into their cache"
-	@$(BIN)/python -m rag.retrieval.kernels
+	@$(BIN)/python -m rag.retrieval.compile
 	@touch $(STAMP)
 
 demo: setup  ## Build the sample bundle, serve it, ask it questions

@@ -44,12 +44,18 @@ FROM indexing AS trimmed
 COPY docker/trim.sh /build/trim.sh
 RUN sh /build/trim.sh /opt/venv
 
-FROM trimmed AS package
+# The inner loops as machine code; Numba, which makes it, stays in this stage.
+FROM trimmed AS kernels
 COPY docker/locks/build.txt /build/build.txt
 RUN --mount=type=cache,target=/root/.cache/pip \
     /build/bin/pip install -q --no-deps --require-hashes -r /build/build.txt
-ENV NUMBA_CPU_NAME=generic NUMBA_CACHE_DIR=/opt/rag/kernels \
-    NUMBA_CACHE_LOCATOR_CLASSES=rag.index.kernel_cache.ReadOnlyCacheLocator
+COPY rag/__init__.py rag/types.py rag/errors.py /build/kernels/rag/
+COPY rag/compiled /build/kernels/rag/compiled
+COPY rag/index/__init__.py rag/index/kernels.py rag/index/counting_kernels.py /build/kernels/rag/index/
+COPY rag/retrieval/__init__.py rag/retrieval/kernels.py rag/retrieval/compile.py /build/kernels/rag/retrieval/
+RUN cd /build/kernels && /build/bin/python -m rag.retrieval.compile --library
+
+FROM kernels AS package
 COPY pyproject.toml README.md LICENSE /build/source/
 COPY rag /build/source/rag
 COPY indexer /build/source/indexer
@@ -67,8 +73,6 @@ RUN test "${ACCELERATOR}" = cpu || test -n "${NVIDIA_VISIBLE_DEVICES}" \
 ENV PATH=/opt/rag/bin:/opt/venv/bin:${PATH} HOME=/tmp \
     PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 \
     ORT_DISABLE_TELEMETRY=1 HF_HUB_DISABLE_TELEMETRY=1 DO_NOT_TRACK=1 \
-    NUMBA_CPU_NAME=generic NUMBA_CACHE_DIR=/opt/rag/kernels \
-    NUMBA_CACHE_LOCATOR_CLASSES=rag.index.kernel_cache.ReadOnlyCacheLocator \
     RAG_INDEXER_BACKEND=onnx RAG_INDEXER_ENCODER_CACHE=/opt/encoders \
     NVIDIA_VISIBLE_DEVICES=${NVIDIA_VISIBLE_DEVICES} NVIDIA_DRIVER_CAPABILITIES=compute,utility
 WORKDIR /

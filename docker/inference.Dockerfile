@@ -1,7 +1,8 @@
 # The service. At the repository's root:  docker build -f docker/inference.Dockerfile -t rag-inference .
 #   BASE_IMAGE   any image with Python 3.11 or later and its venv module; an AWS Deep Learning Container works
 #   ACCELERATOR  cpu (no PyTorch) or cuda; cuda needs NVIDIA_VISIBLE_DEVICES=all beside it
-# What changes often comes last: a change of code rebuilds the stage `package` and one small layer.
+# What changes often comes last: a change of code rebuilds the stage `package` and one small layer,
+# one of an inner loop also the stage `kernels`.
 ARG BASE_IMAGE=python:3.11-slim
 
 FROM ${BASE_IMAGE} AS environment
@@ -15,12 +16,18 @@ FROM environment AS serving
 COPY docker/trim.sh /build/trim.sh
 RUN sh /build/trim.sh /opt/venv
 
-FROM serving AS package
+# The inner loops as machine code; Numba, which makes it, stays in this stage.
+FROM serving AS kernels
 COPY docker/locks/build.txt /build/build.txt
 RUN --mount=type=cache,target=/root/.cache/pip \
     /build/bin/pip install -q --no-deps --require-hashes -r /build/build.txt
-ENV NUMBA_CPU_NAME=generic NUMBA_CACHE_DIR=/opt/rag/kernels \
-    NUMBA_CACHE_LOCATOR_CLASSES=rag.index.kernel_cache.ReadOnlyCacheLocator
+COPY rag/__init__.py rag/types.py rag/errors.py /build/kernels/rag/
+COPY rag/compiled /build/kernels/rag/compiled
+COPY rag/index/__init__.py rag/index/kernels.py rag/index/counting_kernels.py /build/kernels/rag/index/
+COPY rag/retrieval/__init__.py rag/retrieval/kernels.py rag/retrieval/compile.py /build/kernels/rag/retrieval/
+RUN cd /build/kernels && /build/bin/python -m rag.retrieval.compile --library
+
+FROM kernels AS package
 COPY pyproject.toml README.md LICENSE /build/source/
 COPY rag /build/source/rag
 COPY docker/install.sh docker/healthcheck.py /build/
@@ -35,8 +42,6 @@ RUN test "${ACCELERATOR}" = cpu || test -n "${NVIDIA_VISIBLE_DEVICES}" \
     || { echo "ACCELERATOR=${ACCELERATOR} also needs --build-arg NVIDIA_VISIBLE_DEVICES=all" >&2; exit 1; }
 ENV PATH=/opt/rag/bin:/opt/venv/bin:${PATH} HOME=/tmp \
     PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 ORT_DISABLE_TELEMETRY=1 \
-    NUMBA_CPU_NAME=generic NUMBA_CACHE_DIR=/opt/rag/kernels \
-    NUMBA_CACHE_LOCATOR_CLASSES=rag.index.kernel_cache.ReadOnlyCacheLocator \
     NVIDIA_VISIBLE_DEVICES=${NVIDIA_VISIBLE_DEVICES} NVIDIA_DRIVER_CAPABILITIES=compute,utility
 WORKDIR /
 EXPOSE 8080

@@ -9,9 +9,10 @@ rm -rf "$site"/pyarrow/include "$site"/pyarrow/src "$site"/onnxruntime/transform
 # Sources and headers of compiled modules.
 find "$site" -type f \( -name '*.pyx' -o -name '*.pxd' -o -name '*.pxi' -o -name '*.h' -o -name '*.pyi' \) \
   -not -path '*/torch/*' -delete
-# Symbols that no loader reads, of the libraries that come with most of them.
-command -v strip >/dev/null || { apt-get update -qq && apt-get install -y -qq --no-install-recommends binutils; } >/dev/null
-find "$site"/llvmlite "$site"/uvloop "$site"/tokenizers "$site"/pyarrow/libarrow*.so.* \
+# Symbols that no loader reads, of the libraries that come with most of them. The stage `kernels`
+# needs binutils as well.
+command -v strip >/dev/null && command -v ld >/dev/null || { apt-get update -qq && apt-get install -y -qq --no-install-recommends binutils; } >/dev/null
+find "$site"/uvloop "$site"/tokenizers "$site"/pyarrow/libarrow*.so.* \
   -name '*.so*' -exec strip --strip-unneeded {} +
 # The analyzer does not load the dictionary of multi-word names.
 rm -f "$site"/kiwipiepy_model/multi.dict

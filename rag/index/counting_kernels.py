@@ -1,22 +1,22 @@
-"""Compiled loops that put counted terms in order; see rag/index/kernels.py for how."""
+"""Compiled loops that put counted terms in order; see rag/compiled/ for how."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from numba import types
+import numpy as np
 
-from rag.index.kernels import kernel, readonly
+from rag.compiled.kernel import kernel, reads, writes
 from rag.types import Int64
 
 
 @kernel(
-    readonly(types.int32),
-    readonly(types.int32),
-    readonly(types.int32),
-    readonly(types.int64),
-    types.int32[::1],
-    types.int32[::1],
+    reads(np.int32),
+    reads(np.int32),
+    reads(np.int32),
+    reads(np.int64),
+    writes(np.int32),
+    writes(np.int32),
 )
 def place_postings(
     terms: Any, counts: Any, sizes: Any, heads: Int64, terms_out: Any, counts_out: Any
@@ -35,7 +35,7 @@ def place_postings(
             position += 1
 
 
-@kernel(readonly(types.int32), readonly(types.int64), types.int32[::1], types.int32[::1])
+@kernel(reads(np.int32), reads(np.int64), writes(np.int32), writes(np.int32))
 def rank_postings(rank: Any, indptr: Int64, terms: Any, counts: Any) -> None:
     """Turns each term t into rank[t], and sorts each passage's postings by it, in place."""
     for row in range(indptr.size - 1):

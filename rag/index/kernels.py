@@ -1,64 +1,24 @@
 """The compiled inner loops of both legs: term lookup, posting lists, top k, inner products.
 
-They are compiled by Numba for one signature each when this module is first imported, which takes
-a second or two, and cached: in the folder NUMBA_CACHE_DIR if it is set, else beside this file,
-else in the user's cache folder. Later imports only load them. Where none of these can be written
-they are compiled anew in every process, and work. `python -m rag.index.kernels` fills the cache
-ahead of time, for the user who will run it. The cache is bound to the model of the processor: an
-image that moves between hosts sets NUMBA_CPU_NAME=generic, both when it is built and when it runs.
-
-All loops release the GIL and use no state but their arguments.
+How they are compiled: rag/compiled/. They release the GIL and use no state but their arguments.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any
 
-import numba
 import numpy as np
-from numba import types
 
+from rag.compiled.kernel import kernel, reads, writes
 from rag.types import Float32, Int64, RowMask
-
-F = TypeVar("F", bound=Callable[..., Any])
-
-
-def kernel(*arguments: Any, reorder: bool = False) -> Callable[[F], F]:
-    """Compiles a function for these argument types, through the cache where there is one.
-
-    `reorder` lets float sums be taken in another order than written, which makes them vector code.
-    """
-    fast = {"reassoc", "contract", "nsz"} if reorder else False
-
-    def compiled(function: F) -> F:
-        signature = types.void(*arguments)
-        try:
-            return numba.njit(signature, nogil=True, cache=True, fastmath=fast)(function)  # type: ignore[no-any-return]
-        except (RuntimeError, OSError) as error:
-            if isinstance(error, RuntimeError) and "cannot cache" not in str(error):
-                raise
-            return numba.njit(signature, nogil=True, fastmath=fast)(function)  # type: ignore[no-any-return]
-
-    return compiled
-
-
-def readonly(dtype: Any) -> Any:
-    """The type of a contiguous one-dimensional array that is only read."""
-    return types.Array(dtype, 1, "C", readonly=True)
-
-
-def matrix(dtype: Any) -> Any:
-    """The type of a contiguous two-dimensional array that is only read."""
-    return types.Array(dtype, 2, "C", readonly=True)
 
 
 @kernel(
-    readonly(types.uint8),
-    readonly(types.int64),
-    readonly(types.uint8),
-    readonly(types.int64),
-    types.int64[::1],
+    reads(np.uint8),
+    reads(np.int64),
+    reads(np.uint8),
+    reads(np.int64),
+    writes(np.int64),
 )
 def find_terms(blob: Any, offsets: Int64, wanted: Any, wanted_offsets: Int64, found: Int64) -> None:
     """Binary search of each wanted term among sorted ones; -1 where it is not.
@@ -91,12 +51,12 @@ def find_terms(blob: Any, offsets: Int64, wanted: Any, wanted_offsets: Int64, fo
 
 
 @kernel(
-    readonly(types.int32),
-    readonly(types.int32),
-    readonly(types.int32),
-    types.int64[::1],
-    types.int32[::1],
-    types.int32[::1],
+    reads(np.int32),
+    reads(np.int32),
+    reads(np.int32),
+    writes(np.int64),
+    writes(np.int32),
+    writes(np.int32),
 )
 def group_by_term(
     terms: Any, counts: Any, sizes: Any, heads: Int64, rows_out: Any, counts_out: Any
@@ -116,7 +76,7 @@ def group_by_term(
             position += 1
 
 
-@kernel(types.int64[::1], types.float32[::1], types.int64, types.int64)
+@kernel(writes(np.int64), writes(np.float32), np.int64, np.int64)
 def _sift_down(rows: Int64, scores: Float32, root: int, size: int) -> None:
     """Restores a heap with the worst hit (lowest score, then highest row) at its root."""
     row = rows[root]
@@ -140,7 +100,7 @@ def _sift_down(rows: Int64, scores: Float32, root: int, size: int) -> None:
     scores[root] = score
 
 
-@kernel(types.int64[::1], types.float32[::1], types.int64)
+@kernel(writes(np.int64), writes(np.float32), np.int64)
 def sort_hits(rows: Int64, scores: Float32, size: int) -> None:
     """Puts the first `size` hits in order, best first: descending score, then ascending row."""
     for root in range(size // 2 - 1, -1, -1):
@@ -156,17 +116,17 @@ def sort_hits(rows: Int64, scores: Float32, size: int) -> None:
 
 
 @kernel(
-    readonly(types.int64),
-    readonly(types.int32),
-    readonly(types.float32),
-    readonly(types.int64),
-    readonly(types.int64),
-    readonly(types.float32),
-    readonly(types.boolean),
-    types.float32[::1],
-    types.int32[::1],
-    types.int64[:, ::1],
-    types.float32[:, ::1],
+    reads(np.int64),
+    reads(np.int32),
+    reads(np.float32),
+    reads(np.int64),
+    reads(np.int64),
+    reads(np.float32),
+    reads(np.bool_),
+    writes(np.float32),
+    writes(np.int32),
+    writes(np.int64, 2),
+    writes(np.float32, 2),
 )
 def search_postings(
     indptr: Int64,
@@ -236,11 +196,11 @@ def search_postings(
 
 
 @kernel(
-    matrix(types.float32),
-    readonly(types.int64),
-    readonly(types.float32),
-    types.float64,
-    types.float32[::1],
+    reads(np.float32, 2),
+    reads(np.int64),
+    reads(np.float32),
+    np.float64,
+    writes(np.float32),
     reorder=True,
 )
 def rounded_products(
@@ -257,14 +217,14 @@ def rounded_products(
 
 
 @kernel(
-    matrix(types.float32),
-    readonly(types.int64),
-    readonly(types.int64),
-    readonly(types.int64),
-    matrix(types.float32),
-    types.float64,
-    types.int64[:, ::1],
-    types.float32[:, ::1],
+    reads(np.float32, 2),
+    reads(np.int64),
+    reads(np.int64),
+    reads(np.int64),
+    reads(np.float32, 2),
+    np.float64,
+    writes(np.int64, 2),
+    writes(np.float32, 2),
 )
 def rank_nominees(
     vectors: Float32,
@@ -286,7 +246,9 @@ def rank_nominees(
         end = starts[query + 1]
         scores = np.empty(end - first, dtype=np.float32)
         rounded_products(vectors, places[first:end], queries[query], grid, scores)
-        found = rows[first:end].copy()
+        found = np.empty(end - first, dtype=np.int64)
+        for i in range(found.size):
+            found[i] = rows[first + i]
         sort_hits(found, scores, found.size)
         for i in range(min(found.size, out_rows.shape[1])):
             out_rows[query, i] = found[i]
@@ -294,11 +256,11 @@ def rank_nominees(
 
 
 @kernel(
-    matrix(types.int64),
-    matrix(types.float32),
-    matrix(types.int64),
-    types.int64[:, ::1],
-    types.float32[:, ::1],
+    reads(np.int64, 2),
+    reads(np.float32, 2),
+    reads(np.int64, 2),
+    writes(np.int64, 2),
+    writes(np.float32, 2),
 )
 def find_places(
     rows: Int64, scores: Float32, wanted: Int64, out: Int64, out_scores: Float32
@@ -341,7 +303,3 @@ def warm() -> None:
     single, row = np.ones((1, 1), dtype=np.float32), np.zeros((1, 1), dtype=np.int64)
     rank_nominees(single, found, found, offsets, single, 1.0, row.copy(), single.copy())
     find_places(row, single, row, row.copy(), single.copy())
-
-
-if __name__ == "__main__":
-    warm()

@@ -1,6 +1,4 @@
-"""The compiled inner loops of feedback fusion. How they are compiled: rag/index/kernels.py.
-
-`python -m rag.retrieval.kernels` fills the cache ahead of time, for this room and the index's.
+"""The compiled inner loops of feedback fusion. How they are compiled: rag/compiled/.
 
 Passages of many queries lie one after the other: passage p has the vector vectors[places[p]] and
 the terms terms[starts[p]:ends[p]] with their weights. A `table` (terms, 2) holds numbers by
@@ -12,27 +10,26 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numba import types
 
-from rag.index import kernels as index_kernels
-from rag.index.kernels import kernel, matrix, readonly, sort_hits
+from rag.compiled.kernel import kernel, reads, writes
+from rag.index.kernels import sort_hits
 from rag.types import Float32, Int64
 
-_FLOATS = readonly(types.float32)
-_IDS = readonly(types.int32)
+_FLOATS = reads(np.float32)
+_IDS = reads(np.int32)
 _PASSAGES = (
-    matrix(types.float32),  # vectors
-    readonly(types.int64),  # places
-    readonly(types.int64),  # starts
-    readonly(types.int64),  # ends
+    reads(np.float32, 2),  # vectors
+    reads(np.int64),  # places
+    reads(np.int64),  # starts
+    reads(np.int64),  # ends
     _IDS,  # terms
     _FLOATS,  # weights
-    types.int64,  # the first passage of the query
+    np.int64,  # the first passage of the query
 )
-_TABLE = types.float32[:, ::1]
+_TABLE = writes(np.float32, 2)
 
 
-@kernel(*_PASSAGES[:2], types.int64, _FLOATS, types.float32[::1], reorder=True)
+@kernel(*_PASSAGES[:2], np.int64, _FLOATS, writes(np.float32), reorder=True)
 def inner_products(
     vectors: Float32, places: Int64, first: int, vector: Float32, out: Float32
 ) -> None:
@@ -45,7 +42,7 @@ def inner_products(
         out[i] = total
 
 
-@kernel(*_PASSAGES[2:], _TABLE, types.float32[:, ::1], reorder=True)
+@kernel(*_PASSAGES[2:], _TABLE, writes(np.float32, 2), reorder=True)
 def sum_terms(
     starts: Int64,
     ends: Int64,
@@ -69,7 +66,7 @@ def sum_terms(
         out[1, i] = plain
 
 
-@kernel(*_PASSAGES[2:4], *_PASSAGES[5:], types.float32[::1], reorder=True)
+@kernel(*_PASSAGES[2:4], *_PASSAGES[5:], writes(np.float32), reorder=True)
 def norms(starts: Int64, ends: Int64, weights: Float32, first: int, out: Float32) -> None:
     """out[i] = the L2 norm of the weights of passage first + i."""
     for i in range(out.size):
@@ -79,7 +76,7 @@ def norms(starts: Int64, ends: Int64, weights: Float32, first: int, out: Float32
         out[i] = np.sqrt(total)
 
 
-@kernel(_FLOATS, types.float32, types.int64[::1], types.float32[::1])
+@kernel(_FLOATS, np.float32, writes(np.int64), writes(np.float32))
 def pick_best(scores: Float32, temperature: float, picked: Int64, weights: Float32) -> None:
     """The best of `scores`, ties by position, and their softmax weights at `temperature`."""
     taken = np.zeros(scores.size, dtype=np.bool_)
@@ -97,17 +94,21 @@ def pick_best(scores: Float32, temperature: float, picked: Int64, weights: Float
         weights[place] /= total
 
 
-@kernel(_FLOATS, types.float32, types.float32[::1])
+@kernel(_FLOATS, np.float32, writes(np.float32))
 def add_scaled(values: Float32, weight: float, out: Float32) -> None:
     """Adds weight · (values - lowest) / (highest - lowest); nothing where all are the same."""
-    low = values.min()
-    spread = values.max() - low
+    low = np.float32(np.inf)
+    high = np.float32(-np.inf)
+    for i in range(values.size):
+        low = min(low, values[i])
+        high = max(high, values[i])
+    spread = high - low
     if spread > 0:
         for i in range(out.size):
             out[i] += weight * (values[i] - low) / spread
 
 
-@kernel(*_PASSAGES, _FLOATS, _IDS, _FLOATS, _FLOATS, _TABLE, types.float32[:, ::1])
+@kernel(*_PASSAGES, _FLOATS, _IDS, _FLOATS, _FLOATS, _TABLE, writes(np.float32, 2))
 def observe(
     vectors: Float32,
     places: Int64,
@@ -128,7 +129,9 @@ def observe(
     Coverage is the share of the query's idf whose terms a passage has; 0 without any known term.
     """
     inner_products(vectors, places, first, query, seen[0])
-    total = idf.sum()
+    total = np.float32(0.0)
+    for i in range(asked.size):
+        total += idf[i]
     for i in range(asked.size):
         table[asked[i], 0] = counts[i]
         table[asked[i], 1] = idf[i] / total
@@ -137,7 +140,7 @@ def observe(
         table[asked[i]] = 0
 
 
-@kernel(*_PASSAGES, readonly(types.int64), _FLOATS, _TABLE, types.float32[:, ::1])
+@kernel(*_PASSAGES, reads(np.int64), _FLOATS, _TABLE, writes(np.float32, 2))
 def resemble(
     vectors: Float32,
     places: Int64,
@@ -176,8 +179,8 @@ def resemble(
 
 
 @kernel(
-    *_PASSAGES, _FLOATS, _IDS, _FLOATS, _FLOATS, _FLOATS, types.int64,
-    _TABLE, types.float32[::1], types.float32[::1],
+    *_PASSAGES, _FLOATS, _IDS, _FLOATS, _FLOATS, _FLOATS, np.int64,
+    _TABLE, writes(np.float32), writes(np.float32),
 )  # fmt: skip
 def score(
     vectors: Float32,
@@ -206,9 +209,12 @@ def score(
     observe(
         vectors, places, starts, ends, terms, weights, first, query, asked, counts, idf, table, seen
     )
-    best[0] = seen[0].max()
-    best[1] = seen[2].max()
-    keywords = max(seen[1].max(), np.float32(1e-9))
+    best[0] = best[1] = np.float32(-np.inf)
+    keywords = np.float32(1e-9)
+    for i in range(scores.size):
+        best[0] = max(best[0], seen[0, i])
+        best[1] = max(best[1], seen[2, i])
+        keywords = max(keywords, seen[1, i])
     for i in range(scores.size):
         close = max(np.float32(1.0) - (best[0] - seen[0, i]) / settings[1], np.float32(0.0))
         scores[i] = settings[0] * close + settings[2] * seen[1, i] / keywords
@@ -223,7 +229,7 @@ def score(
     add_scaled(seen[1], settings[5] * learn, scores)
 
 
-@kernel(matrix(types.int64), matrix(types.int64), types.int64[::1], types.int64[::1])
+@kernel(reads(np.int64, 2), reads(np.int64, 2), writes(np.int64), writes(np.int64))
 def unite(dense: Int64, sparse: Int64, rows: Int64, starts: Int64) -> None:
     """The rows that either leg found for each query, ascending and once.
 
@@ -231,11 +237,15 @@ def unite(dense: Int64, sparse: Int64, rows: Int64, starts: Int64) -> None:
     """
     depth = dense.shape[1]
     both = np.empty(depth + sparse.shape[1], dtype=np.int64)
+    same = np.zeros(both.size, dtype=np.float32)
     starts[0] = 0
     for q in range(dense.shape[0]):
-        both[:depth] = dense[q]
-        both[depth:] = sparse[q]
-        both.sort()
+        for i in range(depth):
+            both[i] = dense[q, i]
+        for i in range(sparse.shape[1]):
+            both[depth + i] = sparse[q, i]
+        # Without scores, hits are in order where their rows ascend.
+        sort_hits(both, same, both.size)
         at = starts[q]
         for i in range(both.size):
             if both[i] >= 0 and (i == 0 or both[i] != both[i - 1]):
@@ -244,7 +254,7 @@ def unite(dense: Int64, sparse: Int64, rows: Int64, starts: Int64) -> None:
         starts[q + 1] = at
 
 
-@kernel(matrix(types.int64), matrix(types.float32), _FLOATS, _FLOATS, types.float32[:, ::1])
+@kernel(reads(np.int64, 2), reads(np.float32, 2), _FLOATS, _FLOATS, writes(np.float32, 2))
 def weigh(
     dense_rows: Int64, sparse_scores: Float32, readable: Float32, options: Float32, out: Float32
 ) -> None:
@@ -278,9 +288,9 @@ def weigh(
 
 
 @kernel(
-    *_PASSAGES[:6], readonly(types.int64), readonly(types.int64), matrix(types.float32),
-    readonly(types.int64), _IDS, _FLOATS, _FLOATS, matrix(types.float32), types.int64,
-    readonly(types.float64), _TABLE, types.int64[:, ::1], types.float32[:, ::1],
+    *_PASSAGES[:6], reads(np.int64), reads(np.int64), reads(np.float32, 2),
+    reads(np.int64), _IDS, _FLOATS, _FLOATS, reads(np.float32, 2), np.int64,
+    reads(np.float64), _TABLE, writes(np.int64, 2), writes(np.float32, 2),
 )  # fmt: skip
 def fuse(
     vectors: Float32,
@@ -328,10 +338,13 @@ def fuse(
         for i in range(scores.size):
             part = calibration[0] * (scores[i] / settings[q, 7])
             scores[i] = 1.0 / (1.0 + np.exp(-(part + odds)))
-        found = rows[first:end].copy()
+        found = np.empty(end - first, dtype=np.int64)
+        for i in range(found.size):
+            found[i] = rows[first + i]
         sort_hits(found, scores, found.size)
-        out_rows[q, : found.size] = found
-        out_scores[q, : found.size] = scores
+        for i in range(found.size):
+            out_rows[q, i] = found[i]
+            out_scores[q, i] = scores[i]
 
 
 def warm() -> None:
@@ -347,10 +360,3 @@ def warm() -> None:
         single, starts, term, one, one, settings, 1,
         np.ones(7), np.zeros((1, 2), dtype=np.float32), row, single.copy(),
     )  # fmt: skip
-
-
-if __name__ == "__main__":
-    import rag.index.counting_kernels  # noqa: F401 - builds need them, and importing compiles
-
-    index_kernels.warm()
-    warm()

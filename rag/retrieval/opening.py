@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from rag.accelerator import check_versions, read_installed
+from rag.compiled.kernel import compiler
 from rag.devices import AUTO, CPU, Driver, number_of, read_driver, split_devices
 from rag.errors import BundleMixed, ConfigurationError
 from rag.index.bundle import Bundle, open_bundle
@@ -51,7 +52,7 @@ def open_retriever(
     """Opens the bundle at `uri` (see `rag.index.bundle.open_bundle`) and makes it ready.
 
     The encoder must reproduce the bundle's golden vectors, whatever `verify` says: BundleMismatch
-    if it does not. A first search then compiles and touches what later ones need. Raises
+    if it does not. A first search then touches what later ones need. Raises
     BundleError, StorageError, ConfigurationError.
     """
     bundle = open_bundle(uri, cache_dir=cache_dir, verify=verify, progress=progress)
@@ -130,6 +131,7 @@ def load_proven(
 
 
 def warm(searcher: Searcher, dimension: int) -> None:
-    """A first search, which compiles and touches what later ones need."""
+    """A first search, which touches what later ones need."""
+    logger.debug("loops: %s", compiler())
     anything = np.full(dimension, dimension**-0.5, dtype=np.float32)
     searcher.find([Query("warm up", top_k=1)], [EncodedQuery(anything, 1.0)])

@@ -216,51 +216,6 @@ def test_vocabulary_finds_each_term_and_no_other(
     assert vocabulary.ids(asked).tolist() == expected
 
 
-# ---- the compiled code and its cache -------------------------------------------------------------
-
-
-def test_kernels_work_where_nothing_can_be_written(tmp_path: Path) -> None:
-    """No cache folder at all: an installed package on a read-only file system, without a home."""
-    package = tmp_path / "site" / "rag"
-    shutil.copytree(
-        Path(rank_bm25_engine.__file__).parents[1],
-        package,
-        ignore=shutil.ignore_patterns("__pycache__"),
-    )
-    (package / "index" / "__pycache__").write_bytes(b"")  # a file: no folder can be made here
-    home = tmp_path / "home"
-    home.write_bytes(b"")
-    environment = {
-        "PYTHONPATH": str(package.parent),
-        "HOME": str(home),
-        "PYTHONDONTWRITEBYTECODE": "1",
-    }
-    code = "from rag.index import kernels; kernels.warm(); print(kernels.__file__)"
-    said = subprocess.run(
-        [sys.executable, "-c", code],
-        env=environment,
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    assert said.stdout.strip() == str(package / "index" / "kernels.py")
-
-
-def test_compiling_ahead_fills_the_cache(tmp_path: Path) -> None:
-    environment = {**os.environ, "NUMBA_CACHE_DIR": str(tmp_path)}
-    subprocess.run([sys.executable, "-m", "rag.index.kernels"], env=environment, check=True)
-    compiled = {path.name for path in tmp_path.rglob("*.nbc")}
-    code = (
-        "from rag.index import kernels as k\nk.warm()\n"
-        "for f in (k.find_terms, k.group_by_term, k.search_postings):\n"
-        "    assert f.stats.cache_hits and not f.stats.cache_misses, f.stats\n"
-    )
-    subprocess.run([sys.executable, "-c", code], env=environment, check=True)
-    assert {path.name for path in tmp_path.rglob("*.nbc")} == compiled
-    assert any(name.startswith("kernels.search_postings") for name in compiled)
-
-
 @pytest.mark.parametrize("method", ["lucene", "bm25l"])
 def test_a_term_of_half_weight_adds_half(tmp_path: Path, method: str) -> None:
     terms = [["shard", "queue"], ["queue", "queue"], ["index"]]

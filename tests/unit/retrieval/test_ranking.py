@@ -1,9 +1,5 @@
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -111,17 +107,3 @@ def test_one_leg_is_that_leg(index: Collection, legs: Mode) -> None:
 def test_a_fusion_that_does_not_exist_is_refused(index: Collection) -> None:
     with pytest.raises(InvalidRequest, match="magic"):
         Ranker(index).rank(ASKED, top_k=5, fusion={"method": "magic"})
-
-
-def test_compiling_ahead_fills_the_cache(tmp_path: Path) -> None:
-    environment = {**os.environ, "NUMBA_CACHE_DIR": str(tmp_path)}
-    subprocess.run([sys.executable, "-m", "rag.retrieval.kernels"], env=environment, check=True)
-    compiled = {path.name for path in tmp_path.rglob("*.nbc")}
-    code = (
-        "from rag.index import kernels as i\nfrom rag.retrieval import kernels as k\n"
-        "i.warm()\nk.warm()\n"
-        "for f in (i.search_postings, k.score):\n"
-        "    assert f.stats.cache_hits and not f.stats.cache_misses, f.stats\n"
-    )
-    subprocess.run([sys.executable, "-c", code], env=environment, check=True)
-    assert {path.name for path in tmp_path.rglob("*.nbc")} == compiled
