@@ -1,25 +1,33 @@
-"""The images in numbers: cold start, stop, memory, and latency by CPUs and bundle.
+"""The service's image in numbers: size, cold start, stop, and the table of sizes in
+docker/README.md, which is latency and memory by passages and CPUs.
 
-    python tests/bench/containers.py BUNDLE [BUNDLE …]
+    python tests/bench/containers.py BUNDLE [BUNDLE …] [--write]
 
-Each limit is named beside its figure. Requests are `retrieve`, top 10, by CLIENTS callers that each
-wait for their reply, over queries made of the bundle's own words.
+Requests are `retrieve`, top 10, by CLIENTS callers that each wait for their reply, over queries
+made of the bundle's own words, none twice; the callers run on the same machine. Without --write
+the tables are only printed; with it they also go into docker/README.md and results/containers.md.
+Large bundles come from serving_bundle.py.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
+import platform
 import random
 import statistics
+import subprocess
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pyarrow.ipc
 
+from rag.index.root import locate
 from sagemaker_local.engine import Engine
 from sagemaker_local.hosting import GRACE_S, Endpoint, endpoint
 
@@ -30,25 +38,80 @@ SECONDS = 10.0
 STARTS = 5
 
 
+RESULTS = Path(__file__).parent / "results" / "containers.md"
+README = Path(__file__).parents[2] / "docker" / "README.md"
+INSTANCES = {1: "1 vCPU", 2: "2 vCPU, such as ml.c7i.large, ml.m7i.large"}
+
+
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("bundles", nargs="+", type=Path)
     parser.add_argument("--image", default="rag-inference")
+    parser.add_argument("--write", action="store_true")
     given = parser.parse_args()
     engine = Engine.find()
     size = json.loads(engine.call("image", "inspect", given.image))[0]["Size"] / 1e6
-    print(f"image size                {size:8.0f} MB   limit {IMAGE_MB} ({size / IMAGE_MB:.2f})")
-    for bundle in given.bundles:
-        counts = json.loads((bundle / "manifest.json").read_bytes())["counts"]
-        print(f"\n{counts['chunks']} passages")
-        starts(engine, given.image, bundle)
-        print("  CPUs  requests/s   p50 ms   p95 ms   memory MB")
-        for cpus in (1, 2):
-            print(f"  {cpus:4d}  {load(engine, given.image, bundle, cpus)}")
+    targets = [
+        "| Target | Figure | |", "|---|--:|---|",
+        row(f"Image, with its base: at most {IMAGE_MB} MB", f"{size:.0f} MB", met(size, IMAGE_MB)),
+    ]  # fmt: skip
+    sizing = [
+        "| Instance | Passages | Files | Requests/s | p50 | p95 | Memory |",
+        "|---|--:|--:|--:|--:|--:|--:|",
+    ]
+    for bundle in map(locate, map(str, given.bundles)):
+        manifest = json.loads((bundle / "manifest.json").read_bytes())
+        passages = f"{manifest['counts']['chunks']:,}"
+        files = sum(entry["size"] for entry in manifest["files"].values()) / 1e6
+        targets += starts(engine, given.image, bundle, passages)
+        for cpus, instance in INSTANCES.items():
+            figures = load(engine, given.image, bundle, cpus)
+            sizing.append(row(instance, passages, f"{files:.0f} MB", *figures))
+    print("\n".join([*targets, "", *sizing]))
+    if given.write:
+        write(given.bundles, targets, sizing)
 
 
-def starts(engine: Engine, image: str, bundle: Path) -> None:
-    """Seconds from `run` to /ping 200, and from SIGTERM to the exit with idle callers."""
+def row(*cells: str) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+def met(figure: float, limit: float) -> str:
+    return f"{'met' if figure <= limit else 'missed'}, {figure / limit:.2f} of it"
+
+
+def write(bundles: list[Path], targets: list[str], sizing: list[str]) -> None:
+    """Puts the tables where they are read, with where they come from."""
+    revision = ["git", "rev-parse", "--short", "HEAD"]
+    commit = subprocess.run(revision, capture_output=True, text=True, check=True).stdout.strip()
+    from_where = (
+        f"Machine: {machine()}. Date: {datetime.now(UTC):%Y-%m-%d}. Commit: {commit}.\n"
+        f"Command: `python tests/bench/containers.py {' '.join(b.name for b in bundles)} --write`,"
+        f" {CLIENTS} callers on the same machine.\n"
+    )
+    page = "\n".join(["# The service's image", "", from_where, *targets, "", *sizing, ""])
+    RESULTS.write_text(page, encoding="utf-8")
+    text = README.read_text(encoding="utf-8")
+    before, begin, rest = text.partition("<!-- sizing -->\n")
+    _, end, after = rest.partition("<!-- /sizing -->")
+    table = "\n".join([*sizing, "", from_where.replace("\n", " ").strip(), ""])
+    README.write_text(before + begin + table + end + after, encoding="utf-8")
+
+
+def machine() -> str:
+    """Cores, kind of processor and memory of this machine, in words."""
+    said = {}
+    for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
+        name, _, value = line.partition(":")
+        said.setdefault(name.strip(), value.strip())
+    kind = f", family {said['cpu family']}, model {said['model']}" if "cpu family" in said else ""
+    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2**30
+    cores = len(os.sched_getaffinity(0))
+    return f"{cores} cores ({platform.machine().replace('_', '-')}{kind}), {memory:.0f} GiB, no GPU"
+
+
+def starts(engine: Engine, image: str, bundle: Path, passages: str) -> list[str]:
+    """Rows on the time from `run` to /ping 200, and from SIGTERM to the exit with idle callers."""
     cold, stops = [], []
     for _ in range(STARTS):
         began = time.monotonic()
@@ -60,15 +123,20 @@ def starts(engine: Engine, image: str, bundle: Path) -> None:
             stops.append(time.monotonic() - began)
             if code:
                 raise SystemExit(f"exit code {code}: {served.container.logs()}")
-    for name, values, limit in (("cold start", cold, COLD_START_S), ("stop", stops, GRACE_S)):
+    rows = []
+    for name, values, limit in (
+        ("Cold start to 200", cold, COLD_START_S),
+        ("Stop", stops, GRACE_S),
+    ):
         middle = statistics.median(values)
-        print(
-            f"  {name:22s}{middle:8.2f} s    limit {limit:g} ({middle / limit:.2f}),"
-            f" of {STARTS}: {min(values):.2f} to {max(values):.2f}"
-        )
+        spread = f"{middle:.2f} s (of {STARTS}: {min(values):.2f} to {max(values):.2f})"
+        target = f"{name}, {passages} passages: under {limit:g} s"
+        rows.append(row(target, spread, met(middle, limit)))
+    return rows
 
 
-def load(engine: Engine, image: str, bundle: Path, cpus: int) -> str:
+def load(engine: Engine, image: str, bundle: Path, cpus: int) -> list[str]:
+    """Requests a second, p50, p95, resident memory with as many CPUs, in words."""
     queries = made_queries(bundle)
     flags = ["--cpus", str(cpus)]
     with endpoint(engine, image, bundle, flags=flags) as served:
@@ -80,7 +148,8 @@ def load(engine: Engine, image: str, bundle: Path, cpus: int) -> str:
         )
     times.sort()
     p50, p95 = times[len(times) // 2] * 1e3, times[int(len(times) * 0.95)] * 1e3
-    return f"{len(times) / (SECONDS / 2):10.0f} {p50:8.1f} {p95:8.1f} {memory / 1000:11.0f}"
+    rate = len(times) / (SECONDS / 2)
+    return [f"{rate:.0f}", f"{p50:.1f} ms", f"{p95:.1f} ms", f"{memory / 1e3:.0f} MB"]
 
 
 def run_round(served: Endpoint, queries: list[str]) -> list[float]:
