@@ -22,6 +22,8 @@ EXTRAS = {
 }
 LEFT_OUT = {"export": {"torch"}}
 """What the Dockerfile installs by itself: TORCH_SPEC."""
+BUILD_ONLY = {"numba", "llvmlite"}
+"""What compiles the loops while an image is built."""
 
 
 def pins(name: str) -> dict[str, str]:
@@ -47,12 +49,23 @@ def test_a_lock_has_all_that_its_image_needs(name: str) -> None:
     missing = [
         str(requirement)
         for requirement in wanted(name)
-        if requirement.name not in LEFT_OUT.get(name, set())
+        if requirement.name not in BUILD_ONLY | LEFT_OUT.get(name, set())
         and not requirement.specifier.contains(
             locked.get(canonicalize_name(requirement.name), "0.dev0"), prereleases=True
         )
     ]
     assert missing == [], "run `make locks`"
+
+
+@pytest.mark.parametrize("name", EXTRAS)
+def test_what_compiles_the_loops_is_in_no_image(name: str) -> None:
+    build, locked = pins("build"), pins(name)
+    assert not BUILD_ONLY & set(locked)
+    assert set(build) >= BUILD_ONLY
+    numba = next(r for r in wanted(name) if r.name == "numba")
+    assert numba.specifier.contains(build["numba"])
+    # The layout of arrays is that of NumPy's major version.
+    assert build["numpy"].split(".")[0] == locked["numpy"].split(".")[0]
 
 
 @pytest.mark.parametrize("name", ["inference-cpu", "indexer-cpu"])
