@@ -15,7 +15,7 @@ from sagemaker_local.layout import extract_model
 from sagemaker_local.s3 import Objects, object_store
 
 DOCUMENTS = Path(__file__).parents[1] / "eval" / "sample" / "documents"
-QUESTION = "How long does SageMaker wait between SIGTERM and SIGKILL when it stops a container?"
+QUESTION = "How long does SageMaker wait between SIGTERM and SIGKILL?"
 BUCKET = "train-deploy"
 
 

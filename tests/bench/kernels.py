@@ -1,16 +1,22 @@
 """What compiling the kernels ahead costs: the same calls through Numba in this process and through
 the library of each target, in turns.
 
-    python tests/bench/kernels.py [--rounds 40]
+    python tests/bench/kernels.py [--rounds 40] [--bundle BUNDLE]
 
-Prints microseconds of processor time a call, median over rounds, and the ratio to Numba. Needs the
-linker ld. NUMBA_CPU_NAME=generic compares with code for any processor of the architecture.
+Prints microseconds of processor time a call, median over rounds, and the ratio to Numba. With
+--bundle also the processor time of a process that imports the service and opens the bundle for
+search, through Numba's filled cache and through the library. Needs the linker ld.
+NUMBA_CPU_NAME=generic compares with code for any processor of the architecture.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
+import resource
+import shutil
+import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -19,13 +25,14 @@ from typing import Any
 
 import numpy as np
 
-from rag.compiled.kernel import KERNELS
+from rag.compiled.kernel import KERNELS, LIBRARY
 from rag.compiled.library import TARGETS, Library, best_target
 from rag.index import kernels
 from rag.retrieval import kernels as feedback_kernels
 from rag.retrieval.compile import build_library
 
 Call = Callable[[], None]
+STARTS = 5
 ROWS, TERMS, WIDTH, LENGTH, CANDIDATES = 100_000, 50_000, 384, 60, 200
 
 
@@ -91,7 +98,9 @@ def cases() -> dict[str, tuple[Callable[..., None], list[Any]]]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=40)
-    rounds = parser.parse_args().rounds
+    parser.add_argument("--bundle", type=Path)
+    given = parser.parse_args()
+    rounds = given.rounds
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "library")
         build_library(path)
@@ -115,6 +124,36 @@ def main() -> None:
             totals += np.median(spent, axis=0)
             _row(name, np.median(spent, axis=0), ratios)
         _row("all", totals, totals[1:] / totals[0])
+        if given.bundle is not None:
+            starts(Path(folder), path, given.bundle)
+
+
+def starts(work: Path, library: Path, bundle: Path) -> None:
+    """Processor time of STARTS starts each way, in turns, after one that fills caches."""
+    leave = shutil.ignore_patterns("__pycache__", LIBRARY.name)
+    for way in ("numba", "ahead"):
+        package = work / way / "rag"
+        shutil.copytree(LIBRARY.parents[1], package, ignore=leave)
+    shutil.copytree(library, package / "compiled" / LIBRARY.name)
+    spent = np.array(
+        [[_start(work / way, bundle) for way in ("numba", "ahead")] for _ in range(STARTS + 1)]
+    )[1:]
+    numba, ahead = np.median(spent, axis=0)
+    ratio = np.median(spent[:, 1] / spent[:, 0])
+    print(f"\nA start: {numba:.2f} s through Numba's cache, {ahead:.2f} s ahead, {ratio:.2f} of it")
+
+
+def _start(site: Path, bundle: Path) -> float:
+    code = (
+        "import sys, rag.service.app; from rag.retrieval.opening import open_retriever;"
+        "open_retriever(sys.argv[1])"
+    )
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    environment = {**os.environ, "PYTHONPATH": str(site)}
+    command = [sys.executable, "-c", code, str(bundle.resolve())]
+    subprocess.run(command, check=True, env=environment, cwd=site)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 
 
 def _us(function: Callable[..., None], arguments: list[Any], calls: int = 50) -> float:
