@@ -11,14 +11,12 @@ import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from rag.compiled.library import Library
 from rag.errors import ConfigurationError
-
-F = TypeVar("F", bound=Callable[..., Any])
 
 LIBRARY = Path(__file__).parent / "library"
 """Folder of the code that was compiled ahead, if it was."""

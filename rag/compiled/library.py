@@ -74,7 +74,8 @@ class Library:
         module = kernel.function.__module__
         if self._sources.get(module) != source_digest(module):
             raise ConfigurationError(
-                f"{self._folder} was compiled from another {module}: compile it again or remove it"
+                f"{self._folder} was compiled from another {module}: compile it again"
+                " (python -m rag.retrieval.compile --library) or remove it"
             )
         return _bound(self._code[kernel.name], kernel)
 
