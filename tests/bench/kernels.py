@@ -53,6 +53,7 @@ def cases() -> dict[str, tuple[Callable[..., None], list[Any]]]:
     vectors = rng.standard_normal((CANDIDATES, WIDTH), dtype=np.float32)
     starts = np.arange(CANDIDATES + 1, dtype=np.int64) * LENGTH
     size = int(starts[-1])
+    places = rng.permutation(CANDIDATES)
     terms = rng.integers(0, TERMS, size).astype(np.int32)
     floats = lambda *shape: rng.random(shape, dtype=np.float32)  # noqa: E731
     return {
@@ -72,24 +73,28 @@ def cases() -> dict[str, tuple[Callable[..., None], list[Any]]]:
                 np.zeros((1, 1000), np.int64), np.zeros((1, 1000), np.float32),
             ],
         ),
-        "rounded_products": (
-            kernels.rounded_products,
-            [vectors, vectors[0].astype(np.float64), 2.0**20, np.zeros(CANDIDATES, np.float32)],
-        ),
-        "gather_postings": (
-            kernels.gather_postings,
+        "rank_nominees": (
+            kernels.rank_nominees,
             [
-                starts, terms, floats(size), np.arange(CANDIDATES), starts[:-1].copy(),
-                np.zeros(size, np.int32), np.zeros(size, np.float32),
+                vectors, places, places, np.array([0, CANDIDATES]), vectors[:1].copy(), 2.0**20,
+                np.zeros((1, 100), np.int64), np.zeros((1, 100), np.float32),
             ],
         ),
-        "score": (
-            feedback_kernels.score,
+        "unite": (
+            feedback_kernels.unite,
             [
-                vectors, starts, terms, floats(size), 0, vectors[0], np.array([5, 6, 7], np.int32),
-                floats(3), floats(3), np.array([1, 0.5, 0.75, 0.5, 1, 1, 0.06], np.float32),
-                np.zeros((TERMS, 2), np.float32), floats(4, CANDIDATES), floats(WIDTH),
-                np.zeros(5, np.int64), floats(5), floats(CANDIDATES), floats(2),
+                places[None, :100].copy(), places[None, 50:150].copy(), np.zeros(200, np.int64),
+                np.zeros(2, np.int64),
+            ],
+        ),
+        "fuse": (
+            feedback_kernels.fuse,
+            [
+                vectors, places, starts[:-1].copy(), starts[1:].copy(), terms, floats(size),
+                np.arange(CANDIDATES), np.array([0, CANDIDATES]), vectors[:1].copy(),
+                np.array([0, 3]), np.array([5, 6, 7], np.int32), floats(3), floats(3),
+                floats(1, 9) + np.float32(0.1), 5, np.ones(7), np.zeros((TERMS, 2), np.float32),
+                np.zeros((1, CANDIDATES), np.int64), floats(1, CANDIDATES),
             ],
         ),
     }  # fmt: skip

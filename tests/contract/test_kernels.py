@@ -21,6 +21,7 @@ from rag.errors import ConfigurationError
 from rag.index import counting_kernels, kernels
 from rag.retrieval import kernels as feedback_kernels
 from rag.retrieval.compile import MODULES, build_library
+from rag.service.memory import resident_bytes
 
 Compiled = Callable[[Kernel], Callable[..., None]]
 ROWS, TERMS, WIDTH = 40, 12, 24
@@ -66,7 +67,11 @@ def made(name: str, seed: int) -> list[Any]:
     query, table = vectors[3] + np.float32(0.1), np.zeros((TERMS, 2), np.float32)
     first, n, few = 5, 20, 4
     floats = lambda *shape: rng.random(shape, dtype=np.float32)  # noqa: E731
-    passages = [vectors, starts, terms, weights, first]
+    places = rng.permutation(ROWS)
+    passages = [vectors, places, starts[:-1].copy(), starts[1:].copy(), terms, weights, first]
+    legs = np.stack([rng.permutation(ROWS)[:n] for _ in range(4)])
+    legs[1, n // 2 :] = -1
+    firsts = np.array([0, 12, 12, 30])
     asked = np.array([1, 4, 7], np.int32)
     words = sorted(bytes(rng.integers(97, 100, rng.integers(1, 5))) for _ in range(30))
     words = sorted(set(words))
@@ -81,11 +86,6 @@ def made(name: str, seed: int) -> list[Any]:
             terms, np.arange(size, dtype=np.int32), counts.astype(np.int32), heads[:-1].copy(),
             np.zeros(size, np.int32), np.zeros(size, np.int32),
         ],
-        "gather_postings": lambda: [
-            starts, terms, weights, np.array([2, 9, 2]),
-            np.cumsum([0, counts[2], counts[9]]).astype(np.int64),
-            np.zeros(30, np.int32), np.zeros(30, np.float32),
-        ],
         "_sift_down": lambda: [np.array([7, 1, 2, 3]), np.array([9, 1, 2, 3], np.float32), 0, 4],
         "search_postings": lambda: [
             heads, rows_by_term, np.round(floats(size), 1), np.array([1, 1, 4, -1, 0, 3, 5]),
@@ -94,8 +94,15 @@ def made(name: str, seed: int) -> list[Any]:
             np.full(ROWS, -np.inf, np.float32), np.zeros(ROWS, np.int32),
             np.full((3, 6), -1), np.full((3, 6), -np.inf, np.float32),
         ],
-        "rounded_products": lambda: [
-            vectors, query.astype(np.float64), 2.0**20, np.zeros(ROWS, np.float32)
+        "sort_hits": lambda: [rng.permutation(n), np.round(floats(n), 1), n - seed],
+        "rounded_products": lambda: [vectors, places, query, 2.0**20, np.zeros(ROWS, np.float32)],
+        "rank_nominees": lambda: [
+            vectors, places, rng.permutation(ROWS), firsts, vectors[:3].copy(), 2.0**20,
+            np.full((3, 8), -1), np.full((3, 8), -np.inf, np.float32),
+        ],
+        "find_places": lambda: [
+            legs, floats(4, n), legs[:, ::3].copy(), np.zeros((4, 7), np.int64),
+            np.zeros((4, 7), np.float32),
         ],
         "place_postings": lambda: [
             terms, np.arange(size, dtype=np.int32), counts.astype(np.int32),
@@ -106,27 +113,37 @@ def made(name: str, seed: int) -> list[Any]:
             rng.permutation(TERMS).astype(np.int32), starts, terms.copy(),
             np.arange(size, dtype=np.int32),
         ],
-        "inner_products": lambda: [vectors, query, np.zeros(ROWS, np.float32)],
-        "sum_terms": lambda: [
-            starts, terms, weights, first, floats(TERMS, 2), np.zeros((2, n), np.float32)
-        ],
-        "norms": lambda: [starts, weights, first, np.zeros(n, np.float32)],
+        "inner_products": lambda: [vectors, places, first, query, np.zeros(n, np.float32)],
+        "sum_terms": lambda: [*passages[2:], floats(TERMS, 2), np.zeros((2, n), np.float32)],
+        "norms": lambda: [*passages[2:4], weights, first, np.zeros(n, np.float32)],
         "pick_best": lambda: [
             np.round(floats(n), 1), 0.06, np.zeros(few, np.int64), np.zeros(few, np.float32)
         ],
         "add_scaled": lambda: [floats(n) if seed else np.ones(n, np.float32), 0.7, floats(n)],
         "observe": lambda: [
-            *passages, query, asked, floats(3), floats(3), table, np.zeros((4, n), np.float32)
+            *passages, query, asked, floats(3), floats(3), table, np.zeros((3, n), np.float32)
         ],
         "resemble": lambda: [
             *passages, np.array([0, 3, 9]), np.array([0.5, 0.3, 0.2], np.float32), table,
-            np.ones(WIDTH, np.float32), np.zeros((4, n), np.float32),
+            np.zeros((3, n), np.float32),
         ],
         "score": lambda: [
             *passages, query, asked, floats(3), floats(3),
-            np.array([1, 0.5, 0.75, 0.5, 1, 1, 0.06], np.float32), table,
-            np.zeros((4, n), np.float32), np.zeros(WIDTH, np.float32), np.zeros(few, np.int64),
-            np.zeros(few, np.float32), np.zeros(n, np.float32), np.zeros(2, np.float32),
+            np.array([1, 0.5, 0.75, 0.5, 1, 1, 0.06], np.float32), few, table,
+            np.zeros(n, np.float32), np.zeros(2, np.float32),
+        ],
+        "unite": lambda: [
+            legs[:2].copy(), legs[2:].copy(), np.full(4 * n, -1), np.full(3, -1)
+        ],
+        "weigh": lambda: [
+            legs[:2].copy(), -np.sort(-floats(2, 9)), floats(2), floats(6),
+            np.zeros((2, 9), np.float32),
+        ],
+        "fuse": lambda: [
+            *passages[:6], rng.permutation(ROWS), firsts, vectors[:3].copy(),
+            np.array([0, 1, 3, 3]), asked, floats(3), floats(3), floats(3, 9) + np.float32(0.1),
+            few, rng.random(7) + 0.1, table, np.full((3, n), -1),
+            np.full((3, n), -np.inf, np.float32),
         ],
     }  # fmt: skip
     assert set(found) == set(kernel_of), "every kernel has a case here"
@@ -188,12 +205,26 @@ def test_arguments_of_another_type_are_refused(compiled: Compiled, kernel: Kerne
 
 
 def test_read_only_and_mapped_arrays_can_be_read(compiled: Compiled, tmp_path: Path) -> None:
-    vectors, query, out = made("inner_products", 1)
+    vectors, places, first, query, out = made("inner_products", 1)
     np.save(tmp_path / "vectors.npy", vectors)
     mapped = np.load(tmp_path / "vectors.npy", mmap_mode="r")
     query.flags.writeable = False
-    compiled(KERNELS["rag.retrieval.kernels.inner_products"])(mapped, query, out)
-    np.testing.assert_allclose(out, vectors @ query, rtol=1e-4, atol=1e-5)
+    compiled(KERNELS["rag.retrieval.kernels.inner_products"])(
+        mapped, places, first, query, out
+    )  # fmt: skip
+    wanted = vectors[places[first : first + out.size]] @ query
+    np.testing.assert_allclose(out, wanted, rtol=1e-4, atol=1e-5)
+
+
+def test_arrays_that_a_kernel_makes_are_given_back(compiled: Compiled) -> None:
+    scores = np.zeros(2**20, np.float32)
+    picked, weights = np.zeros(1, np.int64), np.zeros(1, np.float32)
+    pick_best = compiled(KERNELS["rag.retrieval.kernels.pick_best"])
+    pick_best(scores, 0.06, picked, weights)
+    before = resident_bytes()
+    for _ in range(400):  # a MiB each
+        pick_best(scores, 0.06, picked, weights)
+    assert resident_bytes() - before < 200 * 2**20
 
 
 def test_a_library_of_other_sources_is_refused(library: Path, tmp_path: Path) -> None:
