@@ -104,6 +104,11 @@ def dense_case(folder: Path, build: Build = build_dense, **options: Any) -> Case
     queries = np.concatenate([vectors[:4], -vectors[:2], rng.normal(size=(2, 24))])
     queries = (queries / np.linalg.norm(queries, axis=1, keepdims=True)).astype(np.float32)
     kept = leg.vectors(np.arange(ROWS))
+    some = np.array([7, 0, 7, ROWS - 1])
+    held, places = leg.located_vectors(some)
+    assert np.array_equal(held[places], kept[some])
+    with pytest.raises(IndexError, match="rows must lie in"):
+        leg.located_vectors(np.array([0, ROWS]))
     assert np.abs(kept - vectors).max() < (0.2 if options.get("refine") == "none" else 0.01)
     truth = np.rint(queries.astype(np.float64) @ kept.T.astype(np.float64) * 2**20) / 2**20
     return Case(leg, queries, truth.astype(np.float32), exact=options["kind"] == "flat")
