@@ -9,8 +9,8 @@ cached until the next swap; the others are new.
 
     python tests/bench/soak.py --requests 200000 --swaps 50 --work DIR
 
-A request of the mix takes some 2.5 ms of processor time, service, client and generator together,
-so that 200,000 take about ten minutes of an idle machine with two cores.
+A request of the mix takes some 3.6 ms of processor time, service, client and generator together,
+so that 200,000 take six to twelve minutes of an idle machine with two cores.
 """
 
 from __future__ import annotations

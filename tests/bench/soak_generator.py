@@ -54,5 +54,7 @@ class Faults:
         writer.write(b"0\r\n\r\n")
 
     def _event(self, writer: asyncio.StreamWriter, data: str) -> None:
+        if writer.is_closing():
+            raise ConnectionResetError("the service has left")
         event = f"data: {data}\n\n".encode()
         writer.write(b"%x\r\n%s\r\n" % (len(event), event))
