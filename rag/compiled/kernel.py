@@ -23,7 +23,9 @@ LIBRARY = Path(__file__).parent / "library"
 
 
 class Array(NamedTuple):
-    """An argument: an aligned array in C order. `reads` and `writes` make it."""
+    """An argument: an array in C order, at any address, as those in mapped files are. `reads` and
+    `writes` make it.
+    """
 
     dtype: type[np.generic]
     ndim: int

@@ -36,7 +36,7 @@ _SCALARS: dict[type[np.generic], Any] = {
     np.float64: ctypes.c_double,
     np.float32: ctypes.c_float,
 }
-_C_ORDER, _ALIGNED, _WRITABLE = 0x1, 0x100, 0x400  # NPY_ARRAY_*
+_C_ORDER, _WRITABLE = 0x1, 0x400  # NPY_ARRAY_*
 
 
 class Library:
@@ -138,7 +138,7 @@ def _check(argument: Array | type[np.generic]) -> Callable[[Any], Any]:
     if isinstance(argument, type):
         return float if issubclass(argument, np.floating) else int
     dtype, ndim = np.dtype(argument.dtype), argument.ndim
-    needed = _C_ORDER | _ALIGNED | (_WRITABLE if argument.writable else 0)
+    needed = _C_ORDER | (_WRITABLE if argument.writable else 0)
 
     def address(array: Any) -> int:
         if (
@@ -147,8 +147,8 @@ def _check(argument: Array | type[np.generic]) -> Callable[[Any], Any]:
             or array.ndim != ndim
             or array.flags.num & needed != needed
         ):
-            kind = "a writable" if argument.writable else "an"
-            raise TypeError(f"not {kind} aligned {dtype} array of {ndim} dimensions in C order")
+            kind = "writable " if argument.writable else ""
+            raise TypeError(f"not a {kind}{dtype} array of {ndim} dimensions in C order")
         return id(array)
 
     return address

@@ -216,6 +216,17 @@ def test_read_only_and_mapped_arrays_can_be_read(compiled: Compiled, tmp_path: P
     np.testing.assert_allclose(out, wanted, rtol=1e-4, atol=1e-5)
 
 
+def test_arrays_may_lie_at_any_address(compiled: Compiled) -> None:
+    """FAISS's codes in a mapped file do."""
+    vectors, places, first, query, out = made("inner_products", 1)
+    odd = np.frombuffer(b"\0" + vectors.tobytes(), np.uint8)[1:].view(np.float32)
+    odd = odd.reshape(vectors.shape)
+    assert not odd.flags.aligned
+    compiled(KERNELS["rag.retrieval.kernels.inner_products"])(odd, places, first, query, out)
+    wanted = vectors[places[first : first + out.size]] @ query
+    np.testing.assert_allclose(out, wanted, rtol=1e-4, atol=1e-5)
+
+
 def test_arrays_that_a_kernel_makes_are_given_back(compiled: Compiled) -> None:
     scores = np.zeros(2**20, np.float32)
     picked, weights = np.zeros(1, np.int64), np.zeros(1, np.float32)
