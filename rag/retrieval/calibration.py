@@ -3,11 +3,11 @@
 log-odds = slope · part + trust · (a + b · apart) + (1 - trust) · (c + d · covered)
 
 `part` is the candidate's sum as a share of what it could be; the rest is the same for all passages
-of a query, so the order stays: `apart` is how many deviations the best cosine lies above the mean
-cosine between passages of the index, `covered` the best coverage, and `trust` whether the encoder
-reads the query (see rag/retrieval/feedback.py). Logistic calibration: Platt, Advances in Large
-Margin Classifiers, 1999. tests/bench/calibration.py fits it anew, and says how well it holds on
-collections that a fit has not seen.
+of a query, so the order stays: `apart` is how many deviations the cosine of the closest passage
+lies above the mean cosine between passages of the index, `covered` the best coverage, and `trust`
+whether the encoder reads the query (see rag/retrieval/feedback.py). Logistic calibration: Platt,
+Advances in Large Margin Classifiers, 1999. tests/bench/calibration.py fits it anew, and says how
+well it holds on collections that a fit has not seen.
 """
 
 from __future__ import annotations

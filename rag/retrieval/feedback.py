@@ -2,8 +2,11 @@
 
 1. *Candidates*: the union of both legs' best CANDIDATES. Each gets its exact cosine c, BM25 s and
    coverage v (the share of the query's idf whose terms it has), whichever leg found it.
-2. *Direct evidence*: trust · sharpness · (1 - (best c - c) / reach) + keywords · s / best s
-   + coverage · v. `reach` is REACH times the deviation of cosines between passages of this index,
+2. *Direct evidence*: c first loses COMMON times the passage's mean cosine with all candidates:
+   some passages are near to any query (hubs; Suzuki et al., "Centering similarity measures to
+   reduce hubs", EMNLP 2013). Then
+   trust · sharpness · (1 - (best c - c) / reach) + keywords · s / best s + coverage · v.
+   `reach` is REACH times the deviation of cosines between passages of this index,
    so that encoders with narrow cosines need no other weights. `trust` falls to nearly nothing
    for a query in a script that the encoder's tokenizer cannot read. `sharpness` gives the dense
    leg more weight where the keyword leg hardly tells its first hit from its hundredth: it is the
@@ -11,9 +14,10 @@
    sparse leg, 0 if that found fewer rows than the dense leg, which finds all that may be found.
 3. *Feedback*: the best few candidates, by softmax, form a centroid on each leg; every candidate
    gains by its likeness to both, scaled to 0..1 over the candidates. Relevant passages resemble
-   each other (the cluster hypothesis). Rocchio, in The SMART Retrieval System, 1971; Diaz,
-   "Regularizing ad hoc retrieval scores", CIKM 2005; absolute coverage: coordination level
-   matching, Robertson and Sparck Jones, JASIS 1976.
+   each other (the cluster hypothesis). From the centroid of vectors the mean of all candidates is
+   taken off: what is like everything found is not what was asked. Rocchio, in The SMART Retrieval
+   System, 1971, with its negative term; Diaz, "Regularizing ad hoc retrieval scores", CIKM 2005;
+   absolute coverage: coordination level matching, Robertson and Sparck Jones, JASIS 1976.
 
 4. *Probability*: the score that comes back estimates how probably the passage is relevant (see
    rag/retrieval/calibration.py). One `min_score` so means the same for every query, and the order
@@ -41,6 +45,8 @@ CANDIDATES = 100
 """Hits of each leg that are looked at; all of them are ranked."""
 REACH = 4.0
 TEMPERATURE = 0.06
+COMMON = 0.15
+"""How much of a passage's mean cosine with the candidates its own cosine loses."""
 SAMPLE = 256
 
 
@@ -63,7 +69,8 @@ class Feedback:
     """The method's weights: of keywords, coverage and feedback against 1 for the dense leg.
 
     `dense_weight` shifts between the legs: 0.5 leaves them as they are, 1 asks the dense one alone
-    and 0 the sparse one. Feedback learns from the best `passages`.
+    and 0 the sparse one. Feedback learns from the best `passages`; likeness by terms counts
+    `by_terms` times as much as likeness by vector.
     """
 
     dense_weight: float = 0.5
@@ -71,6 +78,7 @@ class Feedback:
     coverage: float = 0.5
     feedback: float = 1.0
     passages: int = 5
+    by_terms: float = 1.5
     calibration: Calibration = field(default=Calibration(), kw_only=True)
 
     def fuse(self, legs: Sequence[Hits], asked: Asked, index: Evidence, scale: Scale) -> Hits:
@@ -92,9 +100,10 @@ class Feedback:
         terms = index.query_terms(asked.texts)
         options = np.array(
             [self.dense_weight, self.keywords, self.coverage, self.feedback,
-             REACH * scale.deviation, TEMPERATURE], dtype=np.float32,
+             self.feedback * self.by_terms, REACH * scale.deviation, TEMPERATURE, COMMON],
+            dtype=np.float32,
         )  # fmt: skip
-        settings = np.empty((len(asked.texts), 9), dtype=np.float32)
+        settings = np.empty((len(asked.texts), 10), dtype=np.float32)
         weigh(dense.rows, sparse.scores, asked.readable, options, settings)
         table = _take_table(found.known)
         fuse(

@@ -29,6 +29,7 @@ OPTIONS: Mapping[str, Mapping[str, tuple[float, float, float]]] = {
         "coverage": (Feedback.coverage, 0.0, 10.0),
         "feedback": (Feedback.feedback, 0.0, 10.0),
         "passages": (Feedback.passages, 1.0, 50.0),
+        "by_terms": (Feedback.by_terms, 0.0, 10.0),
     },
     "weighted": {},
     "theoretical": {},
@@ -64,6 +65,7 @@ def make_fusion(reference: Mapping[str, Any]) -> Fusion | Feedback:
             coverage=options["coverage"],
             feedback=options["feedback"],
             passages=int(passages),
+            by_terms=options["by_terms"],
         )
     dense = options.pop("dense_weight")
     function = {

@@ -42,6 +42,27 @@ def inner_products(
         out[i] = total
 
 
+@kernel(*_PASSAGES[:2], np.int64, np.int64, writes(np.float32), reorder=True)
+def mean_vector(vectors: Float32, places: Int64, first: int, count: int, out: Float32) -> None:
+    """The mean of `count` vectors from passage `first` on into `out`, summed four at a time."""
+    for j in range(out.size):
+        out[j] = np.float32(0.0)
+    whole = first + count // 4 * 4
+    for i in range(first, whole, 4):
+        a = places[i]
+        b = places[i + 1]
+        c = places[i + 2]
+        d = places[i + 3]
+        for j in range(out.size):
+            out[j] += (vectors[a, j] + vectors[b, j]) + (vectors[c, j] + vectors[d, j])
+    for i in range(whole, first + count):
+        a = places[i]
+        for j in range(out.size):
+            out[j] += vectors[a, j]
+    for j in range(out.size):
+        out[j] /= np.float32(count)
+
+
 @kernel(*_PASSAGES[2:], _TABLE, writes(np.float32, 2), reorder=True)
 def sum_terms(
     starts: Int64,
@@ -140,7 +161,7 @@ def observe(
         table[asked[i]] = 0
 
 
-@kernel(*_PASSAGES, reads(np.int64), _FLOATS, _TABLE, writes(np.float32, 2))
+@kernel(*_PASSAGES, reads(np.int64), _FLOATS, _FLOATS, _TABLE, writes(np.float32, 2))
 def resemble(
     vectors: Float32,
     places: Int64,
@@ -151,16 +172,20 @@ def resemble(
     first: int,
     picked: Int64,
     shares: Float32,
+    mean: Float32,
     table: Float32,
     seen: Float32,
 ) -> None:
     """How like the picked passages each one from `first` on is: (2, passages), by vector, by terms.
 
-    The weighted mean of cosines with them; `shares` adds to 1. seen[2] is scratch.
+    The weighted mean of cosines with them, `shares` adding to 1; by vector less the product with
+    `mean`. seen[2] is scratch.
     """
     lengths = np.empty(seen.shape[1], dtype=np.float32)
     norms(starts, ends, weights, first, lengths)
-    centre = np.zeros(vectors.shape[1], dtype=np.float32)
+    centre = np.empty(mean.size, dtype=np.float32)
+    for j in range(mean.size):
+        centre[j] = -mean[j]
     for i in range(picked.size):
         row = first + picked[i]
         for j in range(centre.size):
@@ -203,20 +228,33 @@ def score(
     """Feedback fusion (see rag/retrieval/feedback.py): scores of passages from `first` on.
 
     `settings`: the weight of closeness, its reach, the weights of keywords, of coverage, of
-    likeness by vector and by terms, the temperature. `best` becomes the best cosine and coverage.
+    likeness by vector and by terms, the temperature, the share of the mean vector that is taken
+    off the query. `best` becomes the cosine of the closest passage and the best coverage.
     """
     seen = np.empty((3, scores.size), dtype=np.float32)
+    mean = np.empty(query.size, dtype=np.float32)
+    mean_vector(vectors, places, first, scores.size, mean)
+    centred = np.empty(query.size, dtype=np.float32)
+    for j in range(query.size):
+        centred[j] = query[j] - settings[7] * mean[j]
     observe(
-        vectors, places, starts, ends, terms, weights, first, query, asked, counts, idf, table, seen
-    )
-    best[0] = best[1] = np.float32(-np.inf)
+        vectors, places, starts, ends, terms, weights, first, centred, asked, counts, idf, table,
+        seen,
+    )  # fmt: skip
+    closest = 0
+    best[1] = np.float32(-np.inf)
     keywords = np.float32(1e-9)
     for i in range(scores.size):
-        best[0] = max(best[0], seen[0, i])
+        if seen[0, i] > seen[0, closest]:
+            closest = i
         best[1] = max(best[1], seen[2, i])
         keywords = max(keywords, seen[1, i])
+    nearest = seen[0, closest]
+    best[0] = np.float32(0.0)
+    for j in range(query.size):
+        best[0] += vectors[places[first + closest], j] * query[j]
     for i in range(scores.size):
-        close = max(np.float32(1.0) - (best[0] - seen[0, i]) / settings[1], np.float32(0.0))
+        close = max(np.float32(1.0) - (nearest - seen[0, i]) / settings[1], np.float32(0.0))
         scores[i] = settings[0] * close + settings[2] * seen[1, i] / keywords
         scores[i] += settings[3] * seen[2, i]
     picked = np.empty(min(learn_from, scores.size), dtype=np.int64)
@@ -224,7 +262,9 @@ def score(
     pick_best(scores, settings[6], picked, shares)
     # Where even the best has little evidence, there is little to learn from it.
     learn = min(scores[picked[0]], np.float32(1.0))
-    resemble(vectors, places, starts, ends, terms, weights, first, picked, shares, table, seen)
+    resemble(
+        vectors, places, starts, ends, terms, weights, first, picked, shares, mean, table, seen
+    )
     add_scaled(seen[0], settings[4] * learn, scores)
     add_scaled(seen[1], settings[5] * learn, scores)
 
@@ -261,7 +301,8 @@ def weigh(
     """What `score` and `fuse` take for each query: its settings, the most that a candidate could
     score, and `trust`.
 
-    `options`: dense weight, keywords, coverage, feedback, reach, temperature.
+    `options`: dense weight, keywords, coverage, feedback by vector and by terms, reach,
+    temperature, common.
     """
     for q in range(out.shape[0]):
         sharpness = np.float32(1.0)
@@ -277,14 +318,15 @@ def weigh(
         dense = trust * 2.0 * options[0]
         sparse = 2.0 - 2.0 * options[0]
         out[q, 0] = dense * sharpness
-        out[q, 1] = options[4]
+        out[q, 1] = options[5]
         out[q, 2] = sparse * options[1]
         out[q, 3] = sparse * options[2]
         out[q, 4] = dense * options[3]
-        out[q, 5] = sparse * options[3]
-        out[q, 6] = options[5]
-        out[q, 7] = out[q, 0] + out[q, 2] + out[q, 3] + out[q, 4] + out[q, 5]
-        out[q, 8] = trust
+        out[q, 5] = sparse * options[4]
+        out[q, 6] = options[6]
+        out[q, 7] = options[7]
+        out[q, 8] = out[q, 0] + out[q, 2] + out[q, 3] + out[q, 4] + out[q, 5]
+        out[q, 9] = trust
 
 
 @kernel(
@@ -331,12 +373,12 @@ def fuse(
             vectors, places, starts, ends, terms, weights, first, queries[q], asked[own],
             counts[own], idf[own], settings[q], learn_from, table, scores, best,
         )  # fmt: skip
-        trust = settings[q, 8]
+        trust = settings[q, 9]
         apart = (best[0] - calibration[5]) / calibration[6]
         odds = trust * (calibration[1] + calibration[2] * apart)
         odds += (1.0 - trust) * (calibration[3] + calibration[4] * best[1])
         for i in range(scores.size):
-            part = calibration[0] * (scores[i] / settings[q, 7])
+            part = calibration[0] * (scores[i] / settings[q, 8])
             scores[i] = 1.0 / (1.0 + np.exp(-(part + odds)))
         found = np.empty(end - first, dtype=np.int64)
         for i in range(found.size):
@@ -353,8 +395,8 @@ def warm() -> None:
     single, row = np.ones((1, 1), dtype=np.float32), np.zeros((1, 1), dtype=np.int64)
     rows, starts = np.zeros(2, dtype=np.int64), np.array([0, 1], dtype=np.int64)
     unite(row, row, rows, starts)
-    settings = np.empty((1, 9), dtype=np.float32)
-    weigh(row, single, one, np.ones(6, dtype=np.float32), settings)
+    settings = np.empty((1, 10), dtype=np.float32)
+    weigh(row, single, one, np.ones(8, dtype=np.float32), settings)
     fuse(
         single, rows[:1], rows[:1], starts[1:], term, one, rows[:1], starts,
         single, starts, term, one, one, settings, 1,

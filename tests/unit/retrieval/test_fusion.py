@@ -96,8 +96,9 @@ def test_hits_that_score_the_same_say_nothing_by_deviation() -> None:
 
 def test_feedback_is_made_with_its_options() -> None:
     assert make_fusion({"method": "feedback"}) == Feedback()
-    made = make_fusion({"method": "feedback", "dense_weight": 0.25, "passages": 3, "coverage": 0})
-    assert made == Feedback(dense_weight=0.25, passages=3, coverage=0.0)
+    options = {"dense_weight": 0.25, "passages": 3, "coverage": 0, "by_terms": 0.5}
+    made = make_fusion({"method": "feedback", **options})
+    assert made == Feedback(dense_weight=0.25, passages=3, coverage=0.0, by_terms=0.5)
 
 
 def test_nothing_found_gives_padding() -> None:
