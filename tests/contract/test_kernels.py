@@ -114,6 +114,7 @@ def made(name: str, seed: int) -> list[Any]:
             np.arange(size, dtype=np.int32),
         ],
         "inner_products": lambda: [vectors, places, first, query, np.zeros(n, np.float32)],
+        "mean_vector": lambda: [vectors, places, first, n + seed, np.zeros(WIDTH, np.float32)],
         "sum_terms": lambda: [*passages[2:], floats(TERMS, 2), np.zeros((2, n), np.float32)],
         "norms": lambda: [*passages[2:4], weights, first, np.zeros(n, np.float32)],
         "pick_best": lambda: [
@@ -124,24 +125,24 @@ def made(name: str, seed: int) -> list[Any]:
             *passages, query, asked, floats(3), floats(3), table, np.zeros((3, n), np.float32)
         ],
         "resemble": lambda: [
-            *passages, np.array([0, 3, 9]), np.array([0.5, 0.3, 0.2], np.float32), table,
-            np.zeros((3, n), np.float32),
+            *passages, np.array([0, 3, 9]), np.array([0.5, 0.3, 0.2], np.float32),
+            floats(WIDTH), table, np.zeros((3, n), np.float32),
         ],
         "score": lambda: [
             *passages, query, asked, floats(3), floats(3),
-            np.array([1, 0.5, 0.75, 0.5, 1, 1, 0.06], np.float32), few, table,
+            np.array([1, 0.5, 0.75, 0.5, 1, 1, 0.06, 0.15], np.float32), few, table,
             np.zeros(n, np.float32), np.zeros(2, np.float32),
         ],
         "unite": lambda: [
             legs[:2].copy(), legs[2:].copy(), np.full(4 * n, -1), np.full(3, -1)
         ],
         "weigh": lambda: [
-            legs[:2].copy(), -np.sort(-floats(2, 9)), floats(2), floats(6),
-            np.zeros((2, 9), np.float32),
+            legs[:2].copy(), -np.sort(-floats(2, 9)), floats(2), floats(8),
+            np.zeros((2, 10), np.float32),
         ],
         "fuse": lambda: [
             *passages[:6], rng.permutation(ROWS), firsts, vectors[:3].copy(),
-            np.array([0, 1, 3, 3]), asked, floats(3), floats(3), floats(3, 9) + np.float32(0.1),
+            np.array([0, 1, 3, 3]), asked, floats(3), floats(3), floats(3, 10) + np.float32(0.1),
             few, rng.random(7) + 0.1, table, np.full((3, n), -1),
             np.full((3, n), -np.inf, np.float32),
         ],
