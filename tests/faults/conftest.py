@@ -14,6 +14,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -73,7 +74,7 @@ def launcher(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Launcher]:
 class Wire:
     """A proxy in front of the S3 server. What `plan` says happens to a call: 'pass'; 'reset'
     (connection reset) or '503' or 'hang', each 'before' the call has effect or 'after' it; 'kill'
-    does `on_kill` and resets.
+    does `on_kill` and resets. `between` puts it there for the processes that are started meanwhile.
     """
 
     def __init__(self, target: str) -> None:
@@ -129,6 +130,12 @@ class Wire:
         self._server.daemon_threads = True
         self.url = f"http://127.0.0.1:{self._server.server_port}"
         threading.Thread(target=self._server.serve_forever, args=(0.01,), daemon=True).start()
+
+    @contextmanager
+    def between(self) -> Iterator[None]:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("AWS_ENDPOINT_URL", self.url)
+            yield
 
     def next(self, method: str, path: str) -> str:
         with self._lock:

@@ -75,10 +75,8 @@ def test_killed_around_any_call_to_s3(
     launcher: Any,
     wire: Any,
     tiny_bundles: dict[str, Path],
-    s3_endpoint: str,
     s3_prefix: str,
     reader: Reader,
-    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     wire.on_kill = lambda: os.kill(launcher.pid, signal.SIGKILL)
     for step in range(200):
@@ -87,10 +85,9 @@ def test_killed_around_any_call_to_s3(
         wire.calls = 0
         # After one call had its effect is before the next one has.
         wire.plan = lambda n, *_, at=step: "kill after" if n == at else "pass"
-        monkeypatch.setenv("AWS_ENDPOINT_URL", wire.url)
-        arguments = command(verb, root, tiny_bundles)
-        code, said = launcher.run(*arguments)
-        monkeypatch.setenv("AWS_ENDPOINT_URL", s3_endpoint)
+        with wire.between():
+            arguments = command(verb, root, tiny_bundles)
+            code, said = launcher.run(*arguments)
         assert code in (0, -signal.SIGKILL), said
         reader(root)
         code_again, said = launcher.run(*arguments)
@@ -113,7 +110,6 @@ def test_calls_are_lost_at_random(
     launcher: Any,
     wire: Any,
     tiny_bundles: dict[str, Path],
-    s3_endpoint: str,
     s3_prefix: str,
     reader: Reader,
     monkeypatch: pytest.MonkeyPatch,
@@ -123,9 +119,8 @@ def test_calls_are_lost_at_random(
     wire.plan = lambda *_: chance.choice(FAULTS) if chance.random() < 0.25 else "pass"
     monkeypatch.setenv("AWS_TIMEOUT", "1s")
     for _ in range(6):
-        monkeypatch.setenv("AWS_ENDPOINT_URL", wire.url)
-        code, said = launcher.run(*command(verb, s3_prefix, tiny_bundles))
-        monkeypatch.setenv("AWS_ENDPOINT_URL", s3_endpoint)
+        with wire.between():
+            code, said = launcher.run(*command(verb, s3_prefix, tiny_bundles))
         reader(s3_prefix)
         if code == 0:
             break
@@ -138,10 +133,8 @@ def test_of_two_publishers_one_wins_and_the_other_says_so(
     launcher: Any,
     wire: Any,
     tiny_bundles: dict[str, Path],
-    s3_endpoint: str,
     s3_prefix: str,
     reader: Reader,
-    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     start_root(s3_prefix, tiny_bundles)
 
@@ -154,9 +147,8 @@ def test_of_two_publishers_one_wins_and_the_other_says_so(
     won: list[str] = []
     wire.plan = second_publisher
     launcher_arguments = command("publish", s3_prefix, tiny_bundles)
-    monkeypatch.setenv("AWS_ENDPOINT_URL", wire.url)
-    launcher.start(*launcher_arguments)
-    monkeypatch.setenv("AWS_ENDPOINT_URL", s3_endpoint)
+    with wire.between():
+        launcher.start(*launcher_arguments)
     code, said = launcher.wait()
     assert code == 1
     assert "another publisher" in said
@@ -173,11 +165,9 @@ def test_a_build_killed_while_it_publishes_is_finished_by_the_next(
     wire: Any,
     tiny_encoder: Path,
     encoder_cache: Path,
-    s3_endpoint: str,
     s3_prefix: str,
     tmp_path: Path,
     reader: Reader,
-    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     (tmp_path / "documents").mkdir()
     (tmp_path / "documents/pump.md").write_text("# Pump\n\nHow to prime the pump.\n")
@@ -193,9 +183,8 @@ def test_a_build_killed_while_it_publishes_is_finished_by_the_next(
 
     wire.plan = kill_at_key
     wire.on_kill = lambda: os.kill(launcher.pid, signal.SIGKILL)
-    monkeypatch.setenv("AWS_ENDPOINT_URL", wire.url)
-    code, said = launcher.run(*arguments)
-    monkeypatch.setenv("AWS_ENDPOINT_URL", s3_endpoint)
+    with wire.between():
+        code, said = launcher.run(*arguments)
     assert code == -signal.SIGKILL, said
     assert (reader(s3_prefix) == before) == (key != "CURRENT")
     code, said = launcher.run(*arguments)
