@@ -27,7 +27,7 @@ from typing import Any
 
 import pyarrow.ipc
 
-from rag.index.root import locate
+from rag.index.fetching import locate
 from sagemaker_local.engine import Engine
 from sagemaker_local.hosting import GRACE_S, Endpoint, endpoint
 
