@@ -154,7 +154,13 @@ class _Folder:
     def write(self, key: str, data: bytes | Path, *, expected: str | None) -> str:
         path = self._path(key)
         with self._reporting(key):
-            path.parent.mkdir(parents=True, exist_ok=True)
+            try:
+                path.parent.mkdir(parents=True, exist_ok=True)
+            except (NotADirectoryError, FileExistsError):
+                raise StorageError(
+                    f"{path.parent} cannot be made: a file is where a folder must be; name another"
+                    " place"
+                ) from None
             with self._written(path, data) as (temporary, digest):
                 if expected is None:
                     self._create(temporary, path)

@@ -48,13 +48,13 @@ class StageOptions:
 
 
 class ParseStage:
-    """Parses, chunks, counts tokens and analyses batches of documents."""
+    """Parses batches of documents, cuts them by `chunker`, and analyses them by `analyzer`."""
 
     def __init__(self, options: StageOptions) -> None:
         tokenizer = Tokenizer.load(options.encoder_folder)
-        self._chunker = Chunker(tokenizer, options.encoder, options.chunker)
+        self.chunker = Chunker(tokenizer, options.encoder, options.chunker)
         name, settings = options.analyzer
-        self._analyzer = make_analyzer(name, **settings)
+        self.analyzer = make_analyzer(name, **settings)
 
     def __call__(self, documents: Sequence[RawDocument]) -> bytes:
         """The encoded `ParsedBatch` of `documents`, in their order.
@@ -80,10 +80,10 @@ class ParseStage:
     def _document(
         self, raw: RawDocument, content: str
     ) -> tuple[DocumentEntry, list[tuple[Chunk, int]]]:
-        document = _parsed(raw)
+        document = read_document(raw)
         if problem := metadata_problem(document.metadata):
             raise UnreadableDocument(f"its metadata cannot be kept: {problem}")
-        chunks = self._chunker.sized_chunks(document)
+        chunks = self.chunker.sized_chunks(document)
         if not chunks:
             raise UnreadableDocument("it holds no text")
         record = DocumentRecord(
@@ -112,7 +112,7 @@ class ParseStage:
             for c in chunks
         ]
         vocabulary: dict[str, int] = {}
-        tallies = [Counter(terms) for terms in self._analyzer.batch(texts)]
+        tallies = [Counter(terms) for terms in self.analyzer.batch(texts)]
         terms = [vocabulary.setdefault(term, len(vocabulary)) for t in tallies for term in t]
         return ParsedBatch(
             documents=entries,
@@ -145,7 +145,8 @@ def content_digest(raw: RawDocument) -> str:
     return digest.hexdigest()
 
 
-def _parsed(raw: RawDocument) -> Document:
+def read_document(raw: RawDocument) -> Document:
+    """The document parsed, with its sidecar's metadata. Raises DocumentError."""
     extra = dict(raw.metadata or {})
     if raw.sidecar is not None:
         extra |= sidecar_metadata(raw.sidecar, raw.mark.key)

@@ -109,3 +109,11 @@ def test_unknown_schemes_are_refused() -> None:
         open_store("ftp://host/x")
     assert is_remote("s3://bucket/x")
     assert not is_remote("/tmp/x")
+
+
+def test_a_place_below_a_file_is_refused_by_name(tmp_path: Path) -> None:
+    (tmp_path / "taken").write_text("a file")
+    for root in (tmp_path / "taken", tmp_path / "taken" / "deeper"):
+        with pytest.raises(StorageError, match=r"taken.* a file is where a folder must be") as said:
+            open_store(str(root)).write("a/b", b"x", expected=None)
+        assert not isinstance(said.value, ObjectNotFound)

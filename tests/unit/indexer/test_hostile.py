@@ -87,21 +87,24 @@ def forms_within_forms(levels: int = 14, times: int = 10) -> bytes:
 def one_string_in_many_cells(cells: int = 20_000) -> bytes:
     """A workbook of some kilobytes that says one long string in every cell."""
     book = openpyxl.Workbook()
-    book.active.append(["x" * 100])  # type: ignore[union-attr]
     buffer = io.BytesIO()
     book.save(buffer)
-    cell = b'<row><c t="s"><v>0</v></c></row>'
+    kind = "application/vnd.openxmlformats-officedocument.spreadsheetml"
+    part = f'<Override PartName="/xl/strings.xml" ContentType="{kind}.sharedStrings+xml"/></Types>'
+    name_space = "http://schemas.openxmlformats.org/spreadsheetml/2006/main"
+    rows = b"<sheetData>" + b'<row><c t="s"><v>0</v></c></row>' * cells + b"</sheetData>"
     result = io.BytesIO()
     with zipfile.ZipFile(buffer) as old, zipfile.ZipFile(result, "w", zipfile.ZIP_DEFLATED) as new:
         for name in old.namelist():
             data = old.read(name)
-            if name == "xl/sharedStrings.xml":
-                data = data.replace(b"x" * 100, b"x" * 1_000_000)
-            if name.startswith("xl/worksheets/sheet"):
-                head, _, rest = data.partition(b"<sheetData>")
-                tail = rest.partition(b"</sheetData>")[2]
-                data = head + b"<sheetData>" + cell * cells + b"</sheetData>" + tail
-            new.writestr(name, data)
+            if name == "[Content_Types].xml":
+                data = re.sub(rb"<Override[^>]*sharedStrings[^>]*/>", b"", data)
+                data = data.replace(b"</Types>", part.encode())
+            data = re.sub(rb"<sheetData ?/>|<sheetData></sheetData>", rows, data)
+            if name != "xl/sharedStrings.xml":
+                new.writestr(name, data)
+        long = "x" * 1_000_000
+        new.writestr("xl/strings.xml", f'<sst xmlns="{name_space}"><si><t>{long}</t></si></sst>')
     return result.getvalue()
 
 
