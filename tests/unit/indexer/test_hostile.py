@@ -103,7 +103,7 @@ def one_string_in_many_cells(cells: int = 20_000) -> bytes:
             data = re.sub(rb"<sheetData ?/>|<sheetData></sheetData>", rows, data)
             if name != "xl/sharedStrings.xml":
                 new.writestr(name, data)
-        long = "x" * 1_000_000
+        long = "x" * 9_000_000
         new.writestr("xl/strings.xml", f'<sst xmlns="{name_space}"><si><t>{long}</t></si></sst>')
     return result.getvalue()
 

@@ -24,7 +24,8 @@ from indexer.metric_lines import METRICS, definitions
 from indexer.sagemaker import Layout, as_arguments, documents_channel, take
 from rag.errors import ConfigurationError
 from rag.index.bundle import Bundle
-from rag.index.root import Root, locate
+from rag.index.fetching import locate
+from rag.index.root import Root
 
 PAGE = "# Ports\n\nThe container listens on port 8080 for pings and invocations.\n"
 
