@@ -120,15 +120,15 @@ def test_what_hangs_and_what_explodes_costs_its_line(
     # Beautiful Soup's time grows with the square of how deep it is: here, to ten minutes.
     (folder / "04-tables.html").write_text("<p>deep</p>" + "<table><tr><td>" * 60_000)
     assert sum(path.stat().st_size for path in folder.iterdir()) < 2**20
-    limits = Limits(seconds=20.0, memory=1024 * MIB, processes=2)
+    limits = Limits(seconds=8.0, memory=1024 * MIB, processes=2)
     report = build(Source(str(folder)), tmp_path / "bundle", replace(tiny_options, limits=limits))
     assert report.documents == 6
     reasons = {line.doc_id: line.reason for line in report.skipped}
     assert list(reasons) == ["02-forms.pdf", "03-cells.xlsx", "04-tables.html"]
-    # PDFium ends its process when it gets no more memory, if it comes that far in time.
-    assert re.search("needs too much memory|longer than 20 s", reasons["02-forms.pdf"])
-    assert "more than 1024 MiB of memory" in reasons["03-cells.xlsx"]
-    assert "longer than 20 s" in reasons["04-tables.html"]
+    # Which limit these two come to first is up to the machine.
+    for exploding in ("02-forms.pdf", "03-cells.xlsx"):
+        assert re.search("memory|longer than 8 s", reasons[exploding])
+    assert "longer than 8 s" in reasons["04-tables.html"]
 
 
 def test_a_document_that_never_ends_is_given_up(tmp_path: Path, tiny_options: BuildOptions) -> None:
