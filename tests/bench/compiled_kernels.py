@@ -1,7 +1,7 @@
 """What compiling the kernels ahead costs: the same calls through Numba in this process and through
 the library of each target, in turns.
 
-    python tests/bench/kernels.py [--rounds 40] [--bundle BUNDLE]
+    python tests/bench/compiled_kernels.py [--rounds 40] [--bundle BUNDLE]
 
 Prints microseconds of processor time a call, median over rounds, and the ratio to Numba. With
 --bundle also the processor time of a process that imports the service and opens the bundle for
