@@ -117,16 +117,17 @@ def pick_best(scores: Float32, temperature: float, picked: Int64, weights: Float
 
 @kernel(_FLOATS, np.float32, writes(np.float32))
 def add_scaled(values: Float32, weight: float, out: Float32) -> None:
-    """Adds weight · (values - lowest) / (highest - lowest); nothing where all are the same."""
+    """Adds weight · (values - lowest) / (highest - lowest); all of it where all are the same: then
+    each is as alike as any, and one passage alone scores as the best of many would.
+    """
     low = np.float32(np.inf)
     high = np.float32(-np.inf)
     for i in range(values.size):
         low = min(low, values[i])
         high = max(high, values[i])
     spread = high - low
-    if spread > 0:
-        for i in range(out.size):
-            out[i] += weight * (values[i] - low) / spread
+    for i in range(out.size):
+        out[i] += weight * (values[i] - low) / spread if spread > 0 else weight
 
 
 @kernel(*_PASSAGES, _FLOATS, _IDS, _FLOATS, _FLOATS, _TABLE, writes(np.float32, 2))

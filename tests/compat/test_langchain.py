@@ -213,7 +213,7 @@ def test_what_a_document_says_of_itself_keeps_its_key(opened: Opened) -> None:
 
     found = opened.retriever.search([Query(QUESTION)])[0].passages[0]
     chunk = replace(found.chunk, metadata={"year": 2024, "tags": ("a", "나"), "score": 3})
-    said = document_of_passage(replace(found, chunk=chunk), "v").metadata
+    said = document_of_passage(found._replace(chunk=chunk), "v").metadata
     assert (said["year"], said["tags"], said["document.score"]) == (2024, ["a", "나"], 3)
     assert said["score"] == found.score
 

@@ -182,8 +182,7 @@ def test_it_does_what_the_function_does(compiled: Compiled, kernel: Kernel, seed
             np.testing.assert_array_equal(got, want)
         changed += not np.array_equal(got, before)
         assert kind.writable or np.array_equal(got, before)
-    # What is the same everywhere scales to nothing.
-    assert changed or (_name(kernel), seed) == ("add_scaled", 0)
+    assert changed
 
 
 @pytest.mark.parametrize("kernel", KERNELS.values(), ids=_name)

@@ -55,7 +55,7 @@ def ask(
 
 def scaled(values: Any) -> Any:
     spread = values.max() - values.min()
-    return (values - values.min()) / spread if spread > 0 else values * 0
+    return (values - values.min()) / spread if spread > 0 else np.ones_like(values)
 
 
 def by_the_book(
