@@ -12,7 +12,7 @@ from typing import Any
 from rag import logs
 from rag.errors import InvalidRequest, Overloaded, PayloadTooLarge
 from rag.service import json_lines, negotiation, replies
-from rag.service.body import ClientLeft, body_parts, read_body
+from rag.service.body import ClientLeft, body_parts
 from rag.service.engine import Call, Done, Engine, Found
 from rag.service.errors import problem_of
 from rag.service.handling import READER_GRACE_S
@@ -61,13 +61,7 @@ class Invocations:
     async def _request(self, exchange: Exchange) -> InvocationRequest:
         """The request in the body, which is one JSON object."""
         limits = self._service.limits
-        body = await read_body(
-            exchange.receive,
-            length=exchange.headers.content_length,
-            most_bytes=limits.max_payload_bytes,
-            deadline=exchange.arrived + limits.default_deadline_ms / 1e3,
-        )
-        request = parse_request(body, limits)
+        request = parse_request(await exchange.body(limits), limits)
         exchange.named(request.request_id)
         return request
 

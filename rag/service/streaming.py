@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from rag import logs
-from rag.service.body import ClientLeft, Receive, client_left
+from rag.service.body import ClientLeft, Receive, client_left, read_body
 from rag.service.errors import Problem
 from rag.service.negotiation import (
     CUSTOM_ATTRIBUTES,
@@ -22,6 +22,7 @@ from rag.service.negotiation import (
     sanitised,
 )
 from rag.service.replies import dumps
+from rag.service.schemas import Limits
 
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 STREAMS = (NDJSON, EVENTS)
@@ -60,6 +61,15 @@ class Exchange:
         if request_id and not named_request_id(self.headers):
             self.request_id = request_id
             logs.note(request_id=request_id)
+
+    async def body(self, limits: Limits) -> bytes:
+        """The whole body, within what `limits` allow; raises what `read_body` raises."""
+        return await read_body(
+            self.receive,
+            length=self.headers.content_length,
+            most_bytes=limits.max_payload_bytes,
+            deadline=self.arrived + limits.default_deadline_ms / 1e3,
+        )
 
     async def reply(
         self,

@@ -8,7 +8,7 @@ from contextlib import aclosing
 from typing import Any
 
 from rag.service import negotiation
-from rag.service.body import ClientLeft, read_body
+from rag.service.body import ClientLeft
 from rag.service.chat.replies import Completion, error_json
 from rag.service.chat.requests import ChatRequest, own_request, parse_chat
 from rag.service.engine import Call, Delta, Done, Engine, Found
@@ -42,14 +42,7 @@ class ChatCompletions:
             await self._complete(engine, chat, exchange)
 
     async def _read(self, exchange: Exchange) -> ChatRequest:
-        limits = self._service.limits
-        body = await read_body(
-            exchange.receive,
-            length=exchange.headers.content_length,
-            most_bytes=limits.max_payload_bytes,
-            deadline=exchange.arrived + limits.default_deadline_ms / 1e3,
-        )
-        return parse_chat(body)
+        return parse_chat(await exchange.body(self._service.limits))
 
     async def _complete(self, engine: Engine, chat: ChatRequest, exchange: Exchange) -> None:
         limits = self._service.limits
