@@ -137,11 +137,10 @@ class Previous:
         ]
         ids = b"".join(bytes.fromhex(chunk_id) for chunk_id in store.chunk_ids(rows))
         found = self._bundle.passage_terms(rows)
-        counts = self._counts
-        indptr = self._forward_starts
-        per_posting = [counts[indptr[row] : indptr[row + 1]] for row in rows.tolist()]
-        stored = [found.terms[a:b] for a, b in zip(found.starts, found.ends, strict=True)]
-        used, terms = np.unique(np.concatenate(stored), return_inverse=True)
+        spans = list(zip(found.starts.tolist(), found.ends.tolist(), strict=True))
+        stored = np.concatenate([found.terms[start:end] for start, end in spans])
+        counts = np.concatenate([self._counts[start:end] for start, end in spans])
+        used, terms = np.unique(stored, return_inverse=True)
         return ParsedBatch(
             documents=entries,
             failures=failures,
@@ -151,7 +150,7 @@ class Previous:
             tokens=np.array([len(text) // 4 for text in texts], dtype=np.int32),
             sizes=(found.ends - found.starts).astype(np.int32),
             terms=terms.astype(np.int32),
-            counts=np.concatenate(per_posting).astype(np.int32),
+            counts=counts.astype(np.int32),
             ends=np.cumsum([len(line) for line in lines], dtype=np.int64),
             lines=b"".join(lines),
         )
@@ -160,11 +159,6 @@ class Previous:
     def _counts(self) -> NDArray[Any]:
         counts: NDArray[Any] = np.load(self.folder / COUNTS, mmap_mode="r", allow_pickle=False)
         return counts
-
-    @cached_property
-    def _forward_starts(self) -> Int64:
-        starts: Int64 = open_array(self.folder / SPARSE / "forward_indptr.npy", np.int64)
-        return starts
 
     def _terms(self, ids: NDArray[np.int32]) -> list[str]:
         blob = open_array(self.folder / SPARSE / BLOB, np.uint8)

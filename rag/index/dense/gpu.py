@@ -45,8 +45,11 @@ def build_gpus(device: str, note: Callable[..., None]) -> list[int]:
 
     None where FAISS cannot use one; `note` then hears why: the index is the same, made slower.
     """
-    names, driver = split_devices(device), read_driver()
-    if names == [CPU] or (names == [AUTO] and not driver.devices):
+    names = split_devices(device)
+    if names == [CPU]:
+        return []
+    driver = read_driver()
+    if names == [AUTO] and not driver.devices:
         return []
     numbers = [number_of(name) or 0 for name in names]
     if lacking := faiss_lacks() or lacks_code(driver, read_installed(), numbers):
