@@ -18,6 +18,8 @@ from rag.index.manifest import canonical
 from rag.models.encoder import EncoderConfig, reference
 
 MEASURED = "measured.json"
+LAYOUT = 2
+"""Goes up when an export gets other files: those that are kept are then made anew."""
 
 
 def prepare_encoder(
@@ -45,7 +47,7 @@ def prepare_encoder(
 
 def export_place(config: EncoderConfig, cache: Path) -> Path:
     """Where in `cache` the export of an encoder lies, if it is there."""
-    key = canonical([reference(config), __version__])
+    key = canonical([reference(config), __version__, LAYOUT])
     return cache / hashlib.sha256(key).hexdigest()[:32]
 
 

@@ -31,6 +31,27 @@ def length_batches(
         start += size
 
 
+def packed_batches(lengths: Int64, max_batch_tokens: int, run_tokens: int) -> Iterator[Int64]:
+    """Positions into `lengths` (n,), each once, the longest first, for runs that have no padding.
+
+    Runs have about `run_tokens` tokens each, and equally many: their number is the tokens' sum over
+    `run_tokens`, rounded. A run's size times its longest text is at most `max_batch_tokens` all the
+    same, since attention has padding; a text longer than that goes alone.
+    """
+    if not len(lengths):
+        return
+    order = np.argsort(-lengths, kind="stable").astype(np.int64)
+    until = np.cumsum(lengths[order])
+    runs = max(1, round(int(until[-1]) / run_tokens))
+    cuts = np.searchsorted(until, until[-1] * np.arange(1, runs) / runs)
+    for run in np.split(order, cuts):
+        start = 0
+        while start < len(run):
+            size = max(1, max_batch_tokens // max(1, int(lengths[run[start]])))
+            yield run[start : start + size]
+            start += size
+
+
 def _cuts(lengths: Int64, run_tokens: int) -> list[int]:
     """Where to cut descending `lengths` for the least sum over runs of size · longest + run_tokens.
 

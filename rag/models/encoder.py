@@ -21,7 +21,7 @@ _DEFAULT_NAMES = frozenset({"default", DEFAULT.split("/")[1], DEFAULT})
 _HUB_ID = re.compile(r"(?P<id>[\w.-]+/[\w.-]+)(@(?P<revision>[\w./-]+))?")
 _UNSTATED_MAX_TOKENS = 512
 # These number their positions from pad_token_id + 1, so the last rows are all that text can use.
-_OFFSET_POSITIONS = frozenset({
+OFFSET_POSITIONS = frozenset({
     "roberta", "xlm-roberta", "xlm-roberta-xl", "camembert", "mpnet", "longformer", "xmod",
     "roberta-prelayernorm", "data2vec-text", "luke", "ibert",
 })  # fmt: skip
@@ -252,7 +252,7 @@ def _position_limit(model: dict[str, Any]) -> int | None:
     positions = text.get("max_position_embeddings") or text.get("n_positions")
     if not isinstance(positions, int) or positions < 1 or text.get("model_type") in ("t5", "mt5"):
         return None
-    if text.get("model_type") in _OFFSET_POSITIONS:
+    if text.get("model_type") in OFFSET_POSITIONS:
         return positions - int(text.get("pad_token_id", 1)) - 1
     return positions
 

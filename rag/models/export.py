@@ -13,8 +13,10 @@ import numpy as np
 from rag.errors import BuildError, ConfigurationError
 from rag.models import golden, layout
 from rag.models.encoder import REFERENCE_FILE, EncoderConfig, reference
-from rag.models.onnx_embedder import GRAPHS, OnnxEmbedder, Precision
+from rag.models.onnx_embedder import GRAPHS, PACKED, WEIGHTS, OnnxEmbedder, Precision
 from rag.models.onnx_graph import export_graph, quantize_graph
+from rag.models.onnx_weights import share_weights
+from rag.models.packed_graph import PACKABLE, PackedTransformer
 from rag.models.torch_embedder import TorchEmbedder, tokenizer_of
 from rag.types import Float32
 
@@ -29,8 +31,10 @@ def export_encoder(
     """Writes the encoder in `source` to the new folder `target`, and verifies what was written.
 
     `target` gets the sentence-transformers layout with prompts and limits made explicit, the
-    weights unless `safetensors` is False, onnx/model.onnx (float32), onnx/model_int8.onnx,
-    golden.json and encoder.json, from which `EncoderConfig.read` gives `config` back.
+    weights unless `safetensors` is False, onnx/model.onnx (float32), onnx/model_int8.onnx, for a
+    model that can be packed also onnx/model_packed.onnx (see rag/models/packed_graph.py), the
+    weights of the float32 graphs in onnx/weights.bin, golden.json and encoder.json, from which
+    `EncoderConfig.read` gives `config` back.
 
     Returns {"float32": {"cosine_min", "cosine_mean"}, "int8": the same}: against
     sentence-transformers in float32, over probe texts as queries and as passages. Raises
@@ -43,12 +47,22 @@ def export_encoder(
         raise ConfigurationError(f"{target} is not empty; export the encoder into a new folder")
     embedder = TorchEmbedder(source, config=config)
     _write_layout(source, target, config, embedder.model, safetensors)
-    full, small = target / GRAPHS["float32"], target / GRAPHS["int8"]
-    full.parent.mkdir()
-    export_graph(embedder.model, config, full)
-    quantize_graph(full, small)
+    _write_graphs(embedder.model, config, target)
     golden.write_golden(embedder, target)
     return _verify(embedder.model, target, config)
+
+
+def _write_graphs(model: Any, config: EncoderConfig, target: Path) -> None:
+    full = target / GRAPHS["float32"]
+    full.parent.mkdir()
+    export_graph(model, config, full)
+    graphs = [full]
+    transformer = model[0].auto_model
+    if transformer.config.model_type in PACKABLE:
+        graphs.append(target / PACKED)
+        export_graph(model, config, target / PACKED, PackedTransformer(transformer))
+    quantize_graph(graphs[-1], target / GRAPHS["int8"])
+    share_weights(graphs, target / WEIGHTS)
 
 
 def _write_layout(
@@ -124,9 +138,14 @@ def _verify(model: Any, target: Path, config: EncoderConfig) -> dict[str, Any]:
         for prompt in sorted(set(config.prompts.values()))
     }
     measured: dict[str, Any] = {}
-    precisions: tuple[Precision, ...] = ("float32", "int8")
-    for precision in precisions:
-        embedder = OnnxEmbedder(target, precision=precision)
+    # A graph that packs is measured, and that which does not held to the same.
+    ways: tuple[tuple[Precision, bool], ...] = (
+        ("float32", False),
+        ("float32", True),
+        ("int8", True),
+    )
+    for precision, packed in ways:
+        embedder = OnnxEmbedder(target, precision=precision, packed=packed)
         embed = {
             config.prompts["passage"]: embedder.embed_passages,
             config.prompts["query"]: embedder.embed_queries,

@@ -10,8 +10,9 @@ from typing import Literal, get_args
 import numpy as np
 from tokenizers import Encoding
 
+from rag.devices import CPU
 from rag.errors import ConfigurationError, ModelFailure
-from rag.models.batches import length_batches
+from rag.models.batches import length_batches, packed_batches
 from rag.models.encoder import EncoderConfig
 from rag.models.onnx_session import first_line, open_session
 from rag.models.oom import onnx_out_of_memory, run_halving
@@ -23,9 +24,17 @@ logger = logging.getLogger(__name__)
 
 Precision = Literal["float32", "int8"]
 GRAPHS: dict[str, str] = {"float32": "onnx/model.onnx", "int8": "onnx/model_int8.onnx"}
+PACKED = "onnx/model_packed.onnx"
+"""The float32 graph that computes no padding. Where there is one, int8 computes none either."""
+WEIGHTS = "onnx/weights.bin"
+"""Of the float32 graphs."""
 DEFAULT_BATCH_TOKENS = 4096
 RUN_TOKENS = 24
 """What a run costs beside its tokens, in tokens: it reads all weights, however few texts it has."""
+PACKED_RUN_TOKENS = 256
+"""Tokens of a run without padding: many enough for what a run costs beside them, and few enough
+that what a layer makes of them stays in the processor's caches.
+"""
 
 
 class OnnxEmbedder:
@@ -34,7 +43,8 @@ class OnnxEmbedder:
     A vector does not depend on the texts that it is computed with, to within rounding (1e-6).
     `threads` defaults to the processors that this process may use; `max_batch_tokens` bounds the
     padded tokens that run at once. `device` 'cuda' or 'cuda:N' needs onnxruntime-gpu, and TensorRT
-    for `tensorrt`. A batch that runs out of memory is halved; `on_halved` hears of it.
+    for `tensorrt`. A batch that runs out of memory is halved; `on_halved` hears of it. On a CPU the
+    graph without padding is taken where the folder has one, unless `packed` is False.
     """
 
     def __init__(
@@ -47,13 +57,19 @@ class OnnxEmbedder:
         device: str = "cpu",
         tensorrt: bool = False,
         on_halved: Callable[[], None] | None = None,
+        packed: bool = True,
     ) -> None:
         if precision not in get_args(Precision):
             raise ConfigurationError(f"the precision {precision!r} is not float32 or int8")
         self._config = EncoderConfig.read(folder)
         self._tokenizer = Tokenizer.load(folder)
+        has_packed = (folder / PACKED).is_file()
+        graph = GRAPHS[precision]
+        if has_packed and packed and precision == "float32" and device == CPU:
+            graph = PACKED
+        self._packs = has_packed and graph != GRAPHS["float32"]
         self._session = open_session(
-            folder / GRAPHS[precision], threads or usable_cpus(), device=device, tensorrt=tensorrt
+            folder / graph, threads or usable_cpus(), device=device, tensorrt=tensorrt
         )
         self._on_halved = on_halved
         self._inputs = {item.name for item in self._session.get_inputs()}
@@ -97,7 +113,11 @@ class OnnxEmbedder:
         def run(rows: Sequence[int]) -> Float32:
             return self._run([encodings[row] for row in rows], self._prompt_tokens[role])
 
-        for rows in length_batches(lengths, self._max_batch_tokens, run_tokens=RUN_TOKENS):
+        if self._packs:
+            batches = packed_batches(lengths, self._max_batch_tokens, PACKED_RUN_TOKENS)
+        else:
+            batches = length_batches(lengths, self._max_batch_tokens, run_tokens=RUN_TOKENS)
+        for rows in batches:
             for done, part in run_halving(run, rows.tolist(), _out_of_memory, self._halved):
                 vectors[done] = part
         return vectors

@@ -13,6 +13,7 @@ from typing import Any
 
 from rag.errors import ConfigurationError
 from rag.models.encoder import EncoderConfig
+from rag.models.packed_graph import PackedTransformer
 from rag.models.torch_forward import model_inputs
 
 OUTPUTS = ("token_embeddings", "sentence_embedding")
@@ -23,19 +24,27 @@ _INT8_PRODUCTS = 4
 """ONNX Runtime's `accuracy_level` for products of 8-bit integers."""
 
 
-def export_graph(model: Any, config: EncoderConfig, path: Path) -> None:
-    """Writes the float32 graph of a SentenceTransformer to `path`.
+def export_graph(
+    model: Any, config: EncoderConfig, path: Path, packed: PackedTransformer | None = None
+) -> None:
+    """Writes the float32 graph of a SentenceTransformer to `path`; with `packed` one that computes
+    no padding, in operators of ONNX Runtime's own.
 
     Inputs are int64 (batch, sequence): input_ids, attention_mask, token_type_ids where the model
     takes them, and pooling_mask where prompts are left out of the pooling. Outputs are float32:
-    token_embeddings (batch, sequence, hidden) and sentence_embedding (batch, dimension), pooled,
-    projected, truncated and normalised. Raises ConfigurationError for a model that cannot be
-    traced.
+    token_embeddings (batch, sequence, hidden), not of a packed graph, and sentence_embedding
+    (batch, dimension), pooled, projected, truncated and normalised. Raises ConfigurationError for a
+    model that cannot be traced.
     """
     names = list(model_inputs(model))
     if not config.include_prompt:
         names.append("pooling_mask")
-    write_graph(_graph_module(model, config), names, OUTPUTS, path, config.name)
+    module = _graph_module(model, config, packed)
+    if packed is None:
+        write_graph(module, names, OUTPUTS, path, config.name)
+        return
+    with packed.attending():
+        write_graph(module, names, OUTPUTS[1:], path, config.name)
 
 
 def write_graph(
@@ -106,7 +115,7 @@ def quantize_graph(source: Path, target: Path) -> None:
         quantizer.model.save_model_to_file(str(target), use_external_data_format=large)
 
 
-def _graph_module(model: Any, config: EncoderConfig) -> Any:
+def _graph_module(model: Any, config: EncoderConfig, packed: PackedTransformer | None) -> Any:
     """`model` with pooling, truncation and norm, as one torch module over a map of inputs."""
     import torch
 
@@ -116,11 +125,14 @@ def _graph_module(model: Any, config: EncoderConfig) -> Any:
             self.transformer = model[0].auto_model
             self.steps = torch.nn.ModuleList(list(model)[1:])
 
-        def forward(self, inputs: dict[str, Any]) -> tuple[Any, Any]:
+        def forward(self, inputs: dict[str, Any]) -> Any:
             mask = inputs["attention_mask"]
             pooled = inputs.get("pooling_mask", mask)
             given = {name: value for name, value in inputs.items() if name != "pooling_mask"}
-            tokens = self.transformer(**given, return_dict=True).last_hidden_state
+            if packed is None:
+                tokens = self.transformer(**given, return_dict=True).last_hidden_state
+            else:
+                tokens = packed(given)
             features = {"token_embeddings": tokens, "attention_mask": mask}
             for step in self.steps:
                 if type(step).__name__ == "Pooling":
@@ -130,7 +142,8 @@ def _graph_module(model: Any, config: EncoderConfig) -> Any:
                 else:
                     features = step(features)
             kept = features["sentence_embedding"][:, : config.dimension]
-            return tokens, torch.nn.functional.normalize(kept, p=2.0, dim=-1)
+            unit = torch.nn.functional.normalize(kept, p=2.0, dim=-1)
+            return (tokens, unit) if packed is None else unit
 
     return Graph().eval()
 

@@ -14,7 +14,7 @@ from typing import NamedTuple
 from rag.errors import BundleError, BundleLoaded, InvalidRequest, NoSuchBundle
 from rag.index.fetching import locate
 from rag.index.seal import read_manifest
-from rag.models.onnx_embedder import GRAPHS
+from rag.models.onnx_embedder import GRAPHS, WEIGHTS
 from rag.service.bundles import Bundles
 from rag.service.memory import Footprint, Ledger, resident_bytes
 
@@ -143,6 +143,8 @@ def _footprint(folder: Path, backend: str, precision: str) -> Footprint:
         encoder = sum(size for name, size in sizes.items() if name.endswith(".safetensors"))
     else:
         encoder = sizes.get(ENCODER + GRAPHS[precision], 0)
+        if precision == "float32":
+            encoder += sizes.get(ENCODER + WEIGHTS, 0)
     return Footprint(own, encoder, manifest.encoder["digest"])
 
 

@@ -13,7 +13,7 @@ from rag.models import onnx_graph
 from rag.models.encoder import EncoderConfig
 from rag.models.export import export_encoder
 from rag.models.golden import check_golden, required_cosine
-from rag.models.onnx_embedder import OnnxEmbedder
+from rag.models.onnx_embedder import PACKED, OnnxEmbedder
 from rag.models.onnx_graph import export_graph
 from rag.models.torch_embedder import TorchEmbedder, load_sentence_transformer
 
@@ -136,10 +136,8 @@ def test_large_weights_go_into_a_file_of_their_own(
     source, target = make_encoder("bert"), tmp_path / "exported"
     monkeypatch.setattr(onnx_graph, "ONE_FILE_BYTES", 1)
     measured = export_encoder(source, target, config=EncoderConfig.read(source))
-    assert (target / "onnx/model.onnx.data").stat().st_size > 10_000
-    assert (target / "onnx/model.onnx").stat().st_size < (
-        target / "onnx/model.onnx.data"
-    ).stat().st_size
+    assert not (target / "onnx/model.onnx.data").exists()
+    assert (target / "onnx/model_int8.onnx.data").stat().st_size > 10_000
     assert measured["float32"]["cosine_min"] > 0.9999
 
 
@@ -148,8 +146,8 @@ def test_a_graph_that_differs_is_refused(
 ) -> None:
     wrong = EncoderConfig.read(make_encoder("bert", "cls"))
 
-    def export_wrongly(model: Any, config: EncoderConfig, path: Path) -> None:
-        export_graph(model, wrong, path)
+    def export_wrongly(model: Any, config: EncoderConfig, *given: Any) -> None:
+        export_graph(model, wrong, *given)
 
     monkeypatch.setattr("rag.models.export.export_graph", export_wrongly)
     source = make_encoder("bert", "mean")
@@ -165,3 +163,35 @@ def test_a_full_target_and_a_foreign_config_are_refused(
         export_encoder(source, source, config=EncoderConfig.read(source))
     with pytest.raises(ConfigurationError, match="is not the encoder"):
         export_encoder(source, tmp_path / "x", config=EncoderConfig.read(encoder_source))
+
+
+@pytest.mark.parametrize("architecture", ["bert", "xlm-roberta"])
+def test_a_packed_graph_gives_what_the_padded_one_gives(
+    make_encoder: MakeEncoder, tmp_path: Path, architecture: str
+) -> None:
+    source, target = make_encoder(architecture, pooling=MODES), tmp_path / "exported"
+    export_encoder(source, target, config=EncoderConfig.read(source))
+    packed, padded = OnnxEmbedder(target), OnnxEmbedder(target, packed=False)
+    # Whatever they are computed with: alone, in one run, in several, in batches of little room.
+    expected = padded.embed_passages(TEXTS)
+    assert np.abs(packed.embed_passages(TEXTS) - expected).max() < 1e-6
+    for place, text in enumerate(TEXTS):
+        assert np.abs(packed.embed_passages([text])[0] - expected[place]).max() < 1e-6
+    many = packed.embed_passages(TEXTS * 20)
+    assert np.abs(many - np.tile(expected, (20, 1))).max() < 1e-6
+    small = OnnxEmbedder(target, max_batch_tokens=48)
+    assert np.abs(small.embed_passages(TEXTS) - expected).max() < 1e-6
+
+
+def test_both_float32_graphs_share_their_weights(
+    exported_encoder: Path, make_encoder: MakeEncoder, tmp_path: Path
+) -> None:
+    sizes = {path.name: path.stat().st_size for path in (exported_encoder / "onnx").iterdir()}
+    assert {"model.onnx", "model_packed.onnx", "model_int8.onnx", "weights.bin"} == set(sizes)
+    weights = (exported_encoder / "model.safetensors").stat().st_size
+    assert sizes["weights.bin"] < 1.1 * weights
+    # Where positions cannot be given by number there is no packed graph, and none is missed.
+    source, target = make_encoder("mpnet"), tmp_path / "exported"
+    export_encoder(source, target, config=EncoderConfig.read(source))
+    assert not (target / PACKED).exists()
+    assert OnnxEmbedder(target).embed_queries(["x"]).shape == (1, 32)
