@@ -6,6 +6,8 @@ RagError
 ├── StorageError                the object store failed
 │   ├── ObjectNotFound
 │   └── ConditionFailed         create-only or if-unchanged write lost the race
+├── DatabaseError               an external database refused, or holds what is none of ours
+│   └── DatabaseUnavailable     refused, reset, throttled or failed, again and again
 ├── BundleError                 a bundle cannot be served
 │   ├── BundleMissing           no manifest, or a file of the manifest is not there
 │   ├── BundleCorrupt           a file is truncated or altered, or the manifest cannot be read
@@ -71,6 +73,18 @@ class ObjectNotFound(StorageError):
 
 class ConditionFailed(StorageError):
     pass
+
+
+class DatabaseError(RagError):
+    pass
+
+
+class DatabaseUnavailable(DatabaseError):
+    """`retry_after_s` is the database's own word for when to come back, in seconds; None: none."""
+
+    def __init__(self, message: str, *, retry_after_s: float | None = None) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
 
 
 class BundleError(RagError):

@@ -13,14 +13,18 @@ import threading
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import pytest
+from postgres_process import PASSWORD, USER, PostgresProcess
+from weaviate_server import KEY, FakeWeaviate
 
 _buckets = itertools.count()
+_tables = itertools.count()
 
 
 def free_port() -> int:
@@ -66,6 +70,85 @@ def s3_prefix(s3_endpoint: str, monkeypatch: pytest.MonkeyPatch) -> str:
     request = urllib.request.Request(f"{s3_endpoint}/{bucket}", method="PUT")
     urllib.request.urlopen(request, timeout=10).close()
     return f"s3://{bucket}/some/prefix"
+
+
+@dataclass(frozen=True)
+class Database:
+    """An external database whose table or collection is not there yet; `wrong` is the same with
+    credentials that it does not take, and `lose_connections` ends those that are open.
+    """
+
+    url: str
+    environment: Mapping[str, str]
+    wrong: tuple[str, Mapping[str, str]]
+    lose_connections: Callable[[], None]
+    secret: str
+
+
+@pytest.fixture
+def weaviate() -> Iterator[FakeWeaviate]:
+    """A fake Weaviate at the wire, empty."""
+    fake = FakeWeaviate()
+    fake.start()
+    yield fake
+    fake.stop()
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[str]:
+    """The URL of a database on a real PostgreSQL with pgvector."""
+    import psycopg
+
+    port = free_port()
+    server = PostgresProcess(port)
+    url = f"postgresql://{USER}:{PASSWORD.replace(':', '%3A')}@127.0.0.1:{port}/postgres"
+    try:
+        for _ in range(300):
+            try:
+                psycopg.connect(url, connect_timeout=2).close()
+                break
+            except psycopg.OperationalError:
+                time.sleep(0.1)
+        else:
+            pytest.fail("PostgreSQL did not start")
+        yield url
+    finally:
+        server.stop()
+
+
+def weaviate_database(fake: FakeWeaviate) -> Database:
+    def reset_once() -> None:
+        faults = iter(["reset", 503, 429])
+        fake.fault = lambda method, path: next(faults, None)
+
+    url = f"{fake.url}/Passages"
+    return Database(
+        url, {"WEAVIATE_API_KEY": KEY}, (url, {"WEAVIATE_API_KEY": "some-other-key"}), reset_once,
+        KEY,
+    )  # fmt: skip
+
+
+def postgres_database(url: str) -> Database:
+    import psycopg
+
+    def terminate() -> None:
+        with psycopg.connect(url, autocommit=True) as other:
+            other.execute(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+                " WHERE application_name = 'rag-indexer'"
+            )
+
+    table = f"?table=passages_{next(_tables)}"
+    wrong = url.replace(PASSWORD.replace(":", "%3A"), "some-other-secret")
+    return Database(url + table, {}, (wrong + table, {}), terminate, PASSWORD)
+
+
+@pytest.fixture(params=["weaviate", "postgresql"])
+def database(request: pytest.FixtureRequest) -> Database:
+    """Each kind of external database, empty."""
+    if request.param == "weaviate":
+        return weaviate_database(request.getfixturevalue("weaviate"))
+    return postgres_database(request.getfixturevalue("postgres"))
 
 
 @pytest.fixture(scope="session")

@@ -41,8 +41,7 @@ def check_bundle(folder: Path, manifest: Manifest, *, sample: int) -> list[Findi
     """Everything that is wrong with the bundle in `folder`, most basic first.
 
     Every byte is hashed and every chunk id computed anew. `sample` passages, spread evenly, are
-    embedded and analysed again and compared with their rows of both legs. An external database in
-    place of the files would be checked through `Index.chunks` and the same samples; there is none.
+    embedded and analysed again and compared with their rows of both legs.
     """
     findings = [
         Finding(part_of(name), name, problem)

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from indexer.audit.checks import all_ids, part_of
+from indexer.audit.merging import side_by_side
 from rag.index.chunks import ChunkStore, DocumentRecord
 from rag.index.fetching import bundle_store, locate, remote_manifest
 from rag.index.manifest import NAME, Manifest
@@ -92,19 +93,14 @@ def difference(a: Side, b: Side) -> dict[str, Any]:
 
 def _apart(a: Iterable[str], b: Iterable[str]) -> tuple[list[int], list[int], int]:
     """The rows that only one of two ascending sequences has, and how many both have."""
-    left, right = enumerate(a), enumerate(b)
-    x, y = next(left, None), next(right, None)
     only_a, only_b, both = [], [], 0
-    while x is not None or y is not None:
-        if x is not None and (y is None or x[1] < y[1]):
-            only_a.append(x[0])
-            x = next(left, None)
-        elif y is not None and (x is None or y[1] < x[1]):
-            only_b.append(y[0])
-            y = next(right, None)
+    for pair in side_by_side(a, b):
+        if pair.right is None and pair.left is not None:
+            only_a.append(pair.left)
+        elif pair.left is None and pair.right is not None:
+            only_b.append(pair.right)
         else:
             both += 1
-            x, y = next(left, None), next(right, None)
     return only_a, only_b, both
 
 

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import tempfile
+from contextlib import ExitStack, closing
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from indexer.audit.checks import MANIFEST, Finding, check_bundle
+from indexer.audit.checks import CHUNKS, DENSE, MANIFEST, Finding, check_bundle
+from indexer.audit.database import DATABASE, Reconciled, check_database
+from indexer.audit.passage_rows import PassageRows
 from indexer.audit.repair import copy_here, healthy_store, mend, put_back
+from indexer.external.table import Opener, Table
 from indexer.progress import Progress
 from indexer.retention import CLAIM_GRACE_S, pins, plan, prune
 from rag.errors import BundleError
 from rag.index.fetching import bundle_store, remote_manifest
-from rag.index.manifest import NAME
+from rag.index.manifest import NAME, Manifest
 from rag.index.root import Root
 from rag.storage import Store
 from rag.writes import settle
@@ -30,9 +34,12 @@ def run_fsck(
     healthy: str | None,
     sample: int,
     progress: Progress,
+    database: Opener | None = None,
 ) -> dict[str, Any]:
     """Checks, and mends with `repair`: version, findings, what was repaired, and whether all is
-    whole now. Raises BuildError for damage that cannot be mended, BundleMissing for no bundle.
+    whole now; `database`, where there is one, is compared with the bundle, and with `repair` made
+    to hold what that holds. Raises BuildError for damage that cannot be mended, BundleMissing for
+    no bundle, DatabaseError where the database cannot be reached or refuses.
     """
     root = Root(uri)
     is_root = root.current() is not None
@@ -48,7 +55,11 @@ def run_fsck(
         manifest = remote_manifest(healthy_store(healthy, version or _current(root)))
         _restore_manifest(store, manifest.to_bytes())
         repaired.append(NAME)
-    with tempfile.TemporaryDirectory(prefix="rag-fsck-") as work:
+    with ExitStack() as stack:
+        table = None
+        if database is not None:
+            table = stack.enter_context(closing(database(int(manifest.dense["dimension"]))))
+        work = stack.enter_context(tempfile.TemporaryDirectory(prefix="rag-fsck-"))
         folder = Path(work, manifest.version)
         copy_here(store, manifest, folder)
         progress.note("checking", version=manifest.version)
@@ -60,6 +71,11 @@ def run_fsck(
             left = check_bundle(folder, sealed, sample=sample)
         else:
             left = damage
+        outcome = None
+        if table is not None:
+            outcome = _database(folder, manifest, table, left, sample, repair, progress)
+            damage, left = damage + outcome.findings, left + outcome.left
+            repaired += outcome.repaired
     if is_root and repair:
         gone = prune(root, progress, keep=_ALL, grace_s=CLAIM_GRACE_S)
         repaired += [f"{v.version} (remains of an interrupted run)" for v in gone if not v.keep]
@@ -71,8 +87,28 @@ def run_fsck(
         "version": manifest.version,
         "findings": [asdict(finding) for finding in [*findings, *damage]],
         "repaired": repaired,
+        "database": outcome and outcome.summary,
         "whole": not left,
     }
+
+
+def _database(
+    folder: Path,
+    manifest: Manifest,
+    table: Table,
+    left: list[Finding],
+    sample: int,
+    repair: bool,
+    progress: Progress,
+) -> Reconciled:
+    """The database against a bundle of which `left` is wrong: not at all if that is in what the
+    rows are made of.
+    """
+    if {finding.part for finding in left} & {MANIFEST, CHUNKS, DENSE}:
+        skipped = [Finding(DATABASE, "", "not compared: mend the bundle's own rows first")]
+        return Reconciled(skipped, skipped, {"name": table.name, "rows": None})
+    passages = PassageRows.open(folder, manifest)
+    return check_database(passages, table, sample=sample, repair=repair, progress=progress)
 
 
 def _check_root(root: Root) -> list[Finding]:

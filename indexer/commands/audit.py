@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import tempfile
 from pathlib import Path
 from typing import Annotated, Any
@@ -24,7 +25,17 @@ both legs and the encoder are reconciled; of a root also CURRENT, pins and half-
 With --repair, damaged files come from a healthy copy (--from), the legs are built again from the
 passages, and remains of interrupted runs go.
 
+--database names an external database that holds one row for each passage of
+the version, and compares: all ids, and the contents of --sample rows. With
+--repair the contents of all are compared, and rows are written and deleted
+until it holds what the bundle does; that is also how it is filled the first
+time. The table belongs to one bundle or root: whatever else it holds goes.
+WEAVIATE_API_KEY is Weaviate's key; PGPASSWORD or ~/.pgpass has PostgreSQL's
+password.
+
 Example:  rag-indexer fsck s3://bucket/index --repair --from ./bundle
+
+Example:  rag-indexer fsck ./bundle --database weaviate+https://host/Passages
 """
 EXPLAIN_HELP = """Show how a document becomes its chunks.
 
@@ -55,18 +66,29 @@ def fsck(
     healthy: Annotated[
         str | None, typer.Option("--from", help="Bundle or root with a healthy copy.")
     ] = None,
+    database: Annotated[
+        str | None,
+        typer.Option(
+            metavar="URL",
+            help="External database to compare: weaviate+http(s)://host/Collection,"
+            " postgresql://user@host/database?table=name.",
+        ),
+    ] = None,
     sample: Annotated[
-        int, typer.Option(help="Passages that are embedded and analysed again.")
+        int,
+        typer.Option(help="Passages that are embedded and analysed again, and compared in full."),
     ] = 64,
     as_json: Json = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress, only the result.")] = False,
 ) -> None:
     from indexer.audit.fsck import run_fsck
+    from indexer.external.opening import table_opener
     from indexer.progress import make_progress
 
     result = run_fsck(
         uri, version, repair=repair, healthy=healthy, sample=sample,
         progress=make_progress(quiet=quiet),
+        database=None if database is None else table_opener(database, os.environ),
     )  # fmt: skip
     if as_json:
         print(json.dumps(result, ensure_ascii=False))
@@ -76,6 +98,12 @@ def fsck(
             print(f"{finding['part']}{where}: {finding['problem']}")
         if result["repaired"]:
             print(f"mended: {', '.join(result['repaired'])}")
+        compared = result["database"]
+        if compared and compared["rows"] is not None:
+            print(
+                f"{compared['name']}: {compared['rows']:,} rows; all ids were compared, and the"
+                f" contents of {compared['compared']:,}"
+            )
         state = "whole" if result["whole"] else "NOT whole"
         print(f"{uri}: version {result['version']} is {state}")
     if not result["whole"]:

@@ -105,7 +105,7 @@ def test_fusion_methods_and_version_are_told() -> None:
 
 def test_extras_and_commands_are_declared() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    extras = {"cpu", "gpu", "indexer", "eval", "korean", "langchain", "otel", "dev"}
+    extras = {"cpu", "gpu", "indexer", "eval", "korean", "langchain", "otel", "databases", "dev"}
     assert extras <= set(project["optional-dependencies"])
     assert set(project["scripts"]) == {"rag", "rag-indexer", "rag-eval", "rag-container"}
 

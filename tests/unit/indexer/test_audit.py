@@ -12,11 +12,14 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as parquet
 import pytest
+from typer.testing import CliRunner
 
+from indexer.__main__ import app
 from indexer.audit.difference import difference, open_side
 from indexer.audit.explain_command import explain_file
 from indexer.audit.fsck import run_fsck
 from indexer.build import BuildOptions, build
+from indexer.external.opening import table_opener
 from indexer.pipeline.workers import Limits
 from indexer.progress import Silent
 from indexer.publish import publish
@@ -164,6 +167,71 @@ def test_a_root_on_s3_is_mended(s3_prefix: str, small_bundle: Path) -> None:
     store.delete([NAME])
     assert fsck(s3_prefix, repair=True, healthy=small_bundle)["whole"]
     assert fsck(s3_prefix)["findings"] == []
+
+
+def run_command(*arguments: object) -> tuple[int, str]:
+    """`rag-indexer` in this process: its exit code, and what it printed."""
+    done = CliRunner().invoke(app, [str(argument) for argument in arguments])
+    if done.exception is not None and not isinstance(done.exception, SystemExit):
+        raise done.exception
+    return done.exit_code, done.stdout
+
+
+def test_a_database_is_filled_and_followed(
+    small_bundle: Path, tmp_path: Path, tiny_encoder: Path, encoder_cache: Path,
+    database: Any, monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    for name, value in database.environment.items():
+        monkeypatch.setenv(name, value)
+    arguments = ("--database", database.url, "--quiet")
+    code, said = run_command("fsck", small_bundle, *arguments)
+    assert code == 1
+    assert "database: 3 of 3 passages are missing, as " in said
+    code, said = run_command("fsck", small_bundle, *arguments, "--repair")
+    assert code == 0
+    assert "mended: database (3 rows written, 0 deleted)" in said
+    assert ": 3 rows; all ids were compared, and the contents of 3" in said
+    assert database.secret not in said
+    changed = {**TEXTS, "ports.md": "# Ports\n\nNow it is 9090.\n", "new.md": "A new page.\n"}
+    after = make(changed, tmp_path, tiny_encoder, encoder_cache)
+    code, said = run_command("fsck", after, *arguments, "--json")
+    assert code == 1
+    problems = [finding["problem"] for finding in json.loads(said)["findings"]]
+    assert "2 of 4 passages are missing" in problems[0]
+    assert "1 rows are left over from other versions" in problems[1]
+    code, said = run_command("fsck", after, *arguments, "--repair", "--json")
+    assert code == 0
+    result = json.loads(said)
+    assert {k: v for k, v in result["database"].items() if k != "name"} == {
+        "rows": 4, "compared": 4, "written": 2, "deleted": 1
+    }  # fmt: skip
+    assert run_command("fsck", after, *arguments)[0] == 0
+
+
+def test_a_database_is_not_filled_from_a_damaged_bundle(
+    copy: Path, small_bundle: Path, postgres: str
+) -> None:
+    flip("dense/index.faiss")(copy)
+    opener = table_opener(f"{postgres}?table=from_damaged", {})
+    given: dict[str, Any] = {"healthy": None, "sample": 8, "progress": Silent()}
+    result = run_fsck(str(copy), None, repair=False, database=opener, **given)
+    assert [f["part"] for f in result["findings"]] == ["dense", "database"]
+    assert result["findings"][1]["problem"] == "not compared: mend the bundle's own rows first"
+    assert not result["whole"]
+    result = run_fsck(str(copy), None, repair=True, database=opener, **given)
+    assert result["whole"]
+    assert result["database"]["rows"] == 3
+
+
+@pytest.mark.parametrize(
+    ("url", "said"),
+    [("mysql://host/db", "the scheme given is 'mysql'"), ("postgresql://host/db", "no table")],
+)
+def test_a_database_url_of_another_kind_is_one_line(
+    url: str, said: str, small_bundle: Path
+) -> None:
+    with pytest.raises(ConfigurationError, match=said):
+        run_command("fsck", small_bundle, "--database", url)
 
 
 def test_a_document_is_explained(small_bundle: Path, tmp_path: Path, encoder_source: Path) -> None:
