@@ -71,9 +71,7 @@ def select(spool: Spool, wanted: Sequence[int]) -> Selection:
 
 def entries(spool: Spool, numbers: Sequence[int]) -> Iterator[tuple[int, DocumentEntry]]:
     """The documents of these numbers, in the order given."""
-    for number in numbers:
-        batch, place = spool.locate_document(number)
-        yield number, spool.batch(batch).documents[place]
+    yield from zip(numbers, spool.entries(numbers), strict=True)
 
 
 def write_text(folder: Path, spool: Spool, selection: Selection) -> None:

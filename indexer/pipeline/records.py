@@ -131,6 +131,14 @@ def read_line(data: bytes | memoryview) -> ChunkLine:
     return ChunkLine(*orjson.loads(data))
 
 
+def entry_line(entry: DocumentEntry) -> bytes:
+    return orjson.dumps(_values(entry), default=list)
+
+
+def read_entry(data: bytes) -> DocumentEntry:
+    return _entry(orjson.loads(data))
+
+
 def indexed_text(data: bytes | memoryview) -> str:
     """`Chunk.indexed_text` of a chunk's line."""
     line = read_line(data)
@@ -141,10 +149,7 @@ def encode(batch: ParsedBatch) -> bytes:
     """The batch as bytes; equal batches give equal bytes."""
     header = orjson.dumps(
         {
-            "documents": [
-                [*entry[:-1], *(getattr(entry.record, name) for name in _RECORD)]
-                for entry in batch.documents
-            ],
+            "documents": [_values(entry) for entry in batch.documents],
             "failures": batch.failures,
             "vocabulary": batch.vocabulary,
         },
@@ -175,6 +180,10 @@ def decode(data: bytes | memoryview) -> ParsedBatch:
         lines=view[at : at + line_bytes],
         **arrays,
     )
+
+
+def _values(entry: DocumentEntry) -> list[Any]:
+    return [*entry[:-1], *(getattr(entry.record, name) for name in _RECORD)]
 
 
 def _entry(values: list[Any]) -> DocumentEntry:

@@ -2,20 +2,30 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
-from collections.abc import Iterator
+import os
+from array import array
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from tempfile import TemporaryFile
 from types import TracebackType
 from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-from indexer.pipeline.records import ID_BYTES, ChunkLine, ParsedBatch, decode, read_line
+from indexer.pipeline.records import (
+    ID_BYTES,
+    ChunkLine,
+    DocumentEntry,
+    ParsedBatch,
+    decode,
+    entry_line,
+    read_entry,
+    read_line,
+)
 from indexer.pipeline.segments import Place, Segments
 from rag.types import Int64
 
-_KEPT = 64  # batches kept decoded
 _EMPTY: dict[str, NDArray[Any]] = {
     "ids": np.zeros((0, ID_BYTES), dtype=np.uint8),
     "digests": np.zeros((0, ID_BYTES), dtype=np.uint8),
@@ -28,7 +38,7 @@ _EMPTY: dict[str, NDArray[Any]] = {
 
 
 class Spool:
-    """Batches on disk; of each chunk 56 bytes are in memory. A context manager.
+    """Batches on disk; of each chunk 56 bytes are in memory, of each document 8. A context manager.
 
     Batches, documents and chunks are numbered in the order they were added.
     """
@@ -36,9 +46,11 @@ class Spool:
     def __init__(self, folder: Path) -> None:
         self._segments = Segments(folder, "spool")
         self._places: list[Place] = []
-        self._chunk_starts, self._document_starts = [0], [0]
+        self._chunks = 0
         self._columns: dict[str, list[NDArray[Any]]] = {name: [] for name in _EMPTY}
-        self._decoded: OrderedDict[int, ParsedBatch] = OrderedDict()
+        # The documents' entries once more, for reading them one by one in any order.
+        self._entries = TemporaryFile(dir=folder)  # noqa: SIM115 - closed with the spool
+        self._entry_ends = array("q", [0])
 
     def __enter__(self) -> Self:
         return self
@@ -50,14 +62,15 @@ class Spool:
         trace: TracebackType | None,
     ) -> None:
         self._segments.close()
+        self._entries.close()
 
     @property
     def chunks(self) -> int:
-        return self._chunk_starts[-1]
+        return self._chunks
 
     @property
     def documents(self) -> int:
-        return self._document_starts[-1]
+        return len(self._entry_ends) - 1
 
     @property
     def batches(self) -> int:
@@ -97,25 +110,23 @@ class Spool:
         return [read_line(read(*place)) for place in places]
 
     def batch(self, number: int) -> ParsedBatch:
-        """The batch of this number; those that were asked for last are kept."""
-        if (batch := self._decoded.get(number)) is None:
-            batch = decode(self._segments.read(*self._places[number]))
-            self._decoded[number] = batch
-            if len(self._decoded) > _KEPT:
-                self._decoded.popitem(last=False)
-        return batch
+        """The batch of this number."""
+        return decode(self._segments.read(*self._places[number]))
 
-    def first_document(self, number: int) -> int:
-        """The number of the first document of a batch."""
-        return self._document_starts[number]
-
-    def locate_document(self, number: int) -> tuple[int, int]:
-        """The batch of a document, and its place there."""
-        batch = int(np.searchsorted(self._document_starts, number, side="right")) - 1
-        return batch, number - self._document_starts[batch]
+    def entries(self, numbers: Iterable[int]) -> Iterator[DocumentEntry]:
+        """The documents of these numbers, in the order given."""
+        self._entries.flush()
+        file = self._entries.fileno()
+        for number in numbers:
+            start, end = self._entry_ends[number : number + 2]
+            yield read_entry(os.pread(file, end - start, start))
 
     def _take(self, batch: ParsedBatch, place: Place) -> None:
         first = self.documents
+        for entry in batch.documents:
+            line = entry_line(entry)
+            self._entries.write(line)
+            self._entry_ends.append(self._entry_ends[-1] + len(line))
         counts = [entry.chunks for entry in batch.documents]
         lengths = np.diff(batch.ends, prepend=0)
         lines_at = place.offset + place.size - len(batch.lines)
@@ -131,5 +142,4 @@ class Spool:
         for name, values in columns.items():
             self._columns[name].append(values)
         self._places.append(place)
-        self._chunk_starts.append(self.chunks + len(batch.ids))
-        self._document_starts.append(first + len(counts))
+        self._chunks += len(batch.ids)

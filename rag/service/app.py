@@ -27,6 +27,7 @@ from rag.service.http_server import Server, listen, new_event_loop
 from rag.service.metrics import Metrics
 from rag.service.models import Models
 from rag.service.process import end, run_until
+from rag.service.refusing import Refusals
 from rag.service.routes import create_app
 from rag.service.schemas import Limits
 from rag.service.state import Service
@@ -151,6 +152,7 @@ async def _serve(settings: Settings, listener: socket.socket) -> int:
     maker = EngineMaker(options_of(settings), metrics, tracing)
     background = Background()
     bundles = Bundles(service, maker, background, metrics)
+    refusals = Refusals(service, metrics)
     app = create_app(
         service,
         metrics,
@@ -158,6 +160,7 @@ async def _serve(settings: Settings, listener: socket.socket) -> int:
         logged=settings.log_requests,
         models=_models(settings, bundles) if settings.multi_model else None,
         keyless_models=settings.models_keyless,
+        refusals=refusals,
     )
     stop = asyncio.Event()
     follower = Follower(
@@ -170,7 +173,7 @@ async def _serve(settings: Settings, listener: socket.socket) -> int:
     )
     life = asyncio.create_task(_live(settings, service, follower, stop))
     drain = partial(service.drain, settings.drain_timeout_s)
-    await run_until(stop, Server(app), listener, drain)
+    await run_until(stop, Server(app, refusals), listener, drain)
     code = life.result() if life.done() else 0
     life.cancel()
     clean = not background.busy

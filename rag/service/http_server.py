@@ -1,4 +1,6 @@
-"""The HTTP server under the application: uvicorn on uvloop and httptools, its port, its limits."""
+"""The HTTP server under the application: uvicorn on uvloop and httptools, its port, its limits,
+and what is refused before it is parsed.
+"""
 
 from __future__ import annotations
 
@@ -10,8 +12,10 @@ from typing import Any
 
 import uvicorn
 import uvloop
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from rag.errors import ConfigurationError
+from rag.service.refusing import WAIT, Refusals
 
 BACKLOG = 2048
 KEEP_ALIVE_S = 75
@@ -20,24 +24,78 @@ HANG_UP_S = 1
 """For connections to close once their requests have ended."""
 
 
+class Protocol(HttpToolsProtocol):
+    """One connection. While there is no room, a question that arrives whole is refused as it is:
+    parsing it and calling the application would cost several times as much, and those who are
+    being served would pay for it.
+    """
+
+    config: Config
+
+    def __init__(self, *given: Any, **named: Any) -> None:
+        super().__init__(*given, **named)
+        self._between = True
+        """Whether the parser has read nothing of the next request."""
+        self._held = b""
+        """What has been received and not been parsed, of a question that is to be refused."""
+
+    def data_received(self, data: bytes) -> None:
+        data, self._held = self._held + data, b""
+        if not (self.config.refusals.due and self._between and self._refuse(data)):
+            super().data_received(data)
+
+    def on_message_begin(self) -> None:
+        self._between = False
+        super().on_message_begin()
+
+    def on_message_complete(self) -> None:
+        super().on_message_complete()
+        self._between = True
+
+    def _refuse(self, data: bytes) -> bool:
+        """Answers `data` if it is one question that nothing stands before, or holds it until the
+        question is whole.
+        """
+        answering = self.cycle is not None and not self.cycle.response_complete
+        if answering or self.flow.write_paused or self.transport.is_closing():
+            return False
+        reply = self.config.refusals.reply(data)
+        if reply is None:
+            return False
+        self._unset_keepalive_if_required()
+        if reply is WAIT:
+            self._held = data
+            return True
+        default = b"".join(b"%s: %s\r\n" % pair for pair in self.server_state.default_headers)
+        self.transport.write(b"".join((reply.head, default, b"\r\n", reply.body)))
+        self.on_response_complete()
+        return True
+
+
+class Config(uvicorn.Config):
+    """uvicorn's, with what the protocol refuses by."""
+
+    def __init__(self, app: Any, refusals: Refusals) -> None:
+        super().__init__(
+            app,
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            proxy_headers=False,
+            lifespan="off",
+            http=Protocol,
+            ws="none",
+            timeout_keep_alive=KEEP_ALIVE_S,
+            timeout_graceful_shutdown=HANG_UP_S,
+        )
+        self.refusals = refusals
+
+
 class Server(uvicorn.Server):
     """Serves `app` on the sockets that it is given; signals are left to the process."""
 
-    def __init__(self, app: Any) -> None:
-        super().__init__(
-            uvicorn.Config(
-                app,
-                log_config=None,
-                access_log=False,
-                server_header=False,
-                proxy_headers=False,
-                lifespan="off",
-                http="httptools",
-                ws="none",
-                timeout_keep_alive=KEEP_ALIVE_S,
-                timeout_graceful_shutdown=HANG_UP_S,
-            )
-        )
+    def __init__(self, app: Any, refusals: Refusals) -> None:
+        super().__init__(Config(app, refusals))
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:

@@ -24,7 +24,7 @@ from rag.service.metrics import Metrics
 from rag.service.model_routes import add_model_routes
 from rag.service.models import Models
 from rag.service.openapi import INVOKE, document
-from rag.service.refusing import Refusing
+from rag.service.refusing import Refusals, Refusing
 from rag.service.schemas import Limits
 from rag.service.state import Service
 from rag.service.streaming import Exchange
@@ -67,16 +67,18 @@ def create_app(
     logged: Logged = "failures",
     models: Models | None = None,
     keyless_models: bool = False,
+    refusals: Refusals | None = None,
 ) -> FastAPI:
     """The application of one service; it answers /ping from the first moment on.
 
     `models` adds the routes of a multi-model endpoint, see `add_model_routes` for the last.
     """
     tracing = tracing or Tracing()
+    refusals = refusals or Refusals(service, metrics)
 
     def around(answer: Callable[[Exchange], Awaitable[None]], route: str) -> Refusing:
         handler = Handler(answer, route, service, metrics, tracing=tracing, logged=logged)
-        return Refusing(handler, service, metrics)
+        return Refusing(handler, refusals)
 
     app = _App(
         title="rag-containers",

@@ -20,6 +20,7 @@ import numpy as np
 import uvloop
 
 _SCRIPT = Path(__file__).with_name("serving_post.lua")
+_FLOOD = Path(__file__).with_name("serving_flood.lua")
 
 
 def closed_loop(port: int, queries: Path, *, clients: int, seconds: float, start: int = 0) -> Any:
@@ -33,6 +34,24 @@ def closed_loop(port: int, queries: Path, *, clients: int, seconds: float, start
     report = json.loads(done.stdout.splitlines()[-1])
     good = report["requests"] - report["refused"]
     return report | {"rate": good / report["seconds"]}
+
+
+def flood(
+    port: int, queries: Path, *, rate: float, seconds: float, connections: int, in_flight: int
+) -> Any:
+    """About `rate` requests a second, most of which are refused: what wrk's script reports.
+
+    Of the connections `in_flight` wait for an answer; the others ask again after a while, at random
+    moments.
+    """
+    idle = max(1, connections - in_flight)
+    command = [
+        "wrk", "-t1", f"-c{connections}", f"-d{seconds:g}", "--timeout", "60", "-s", str(_FLOOD),
+        f"http://127.0.0.1:{port}/invocations",
+    ]  # fmt: skip
+    environment = os.environ | {"QUERIES": str(queries), "DELAY_MS": f"{1e3 * idle / rate:.0f}"}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    return json.loads(done.stdout.splitlines()[-1])
 
 
 def request_bytes(body: bytes) -> bytes:

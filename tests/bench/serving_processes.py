@@ -99,6 +99,10 @@ def _serve_empty(port: int) -> None:
     from fastapi import FastAPI
 
     from rag.service.http_server import Server, listen, new_event_loop
+    from rag.service.metrics import Metrics
+    from rag.service.refusing import Refusals
+    from rag.service.schemas import Limits
+    from rag.service.state import Service
 
     app = FastAPI()
 
@@ -108,7 +112,8 @@ def _serve_empty(port: int) -> None:
         return {}
 
     with asyncio.Runner(loop_factory=new_event_loop) as runner:
-        runner.run(Server(app).serve(sockets=[listen("127.0.0.1", port)]))
+        refusals = Refusals(Service(Limits()), Metrics())  # it never has reason to
+        runner.run(Server(app, refusals).serve(sockets=[listen("127.0.0.1", port)]))
 
 
 if __name__ == "__main__":

@@ -32,7 +32,9 @@ from rag.service.encoding import EncoderStage
 from rag.service.engine import Done, Engine
 from rag.service.expanding import Expander
 from rag.service.handling import Logged
+from rag.service.http_server import Server, listen
 from rag.service.metrics import Metrics
+from rag.service.refusing import Refusals
 from rag.service.routes import create_app
 from rag.service.schemas import Limits
 from rag.service.state import Service
@@ -104,14 +106,11 @@ class Running:
     def __init__(self, service: Service, metrics: Metrics, **options: Any) -> None:
         self.service = service
         self.metrics = metrics
-        self.port = free_port()
+        self._listener = listen("127.0.0.1", 0)
+        self.port = self._listener.getsockname()[1]
         self.url = f"http://127.0.0.1:{self.port}"
-        config = uvicorn.Config(
-            create_app(service, metrics, **options), host="127.0.0.1", port=self.port,
-            log_config=None,
-            access_log=False, lifespan="off", timeout_graceful_shutdown=1,
-        )  # fmt: skip
-        self._server = uvicorn.Server(config)
+        refusals = Refusals(service, metrics)
+        self._server = Server(create_app(service, metrics, refusals=refusals, **options), refusals)
         self._thread = threading.Thread(target=self._run, daemon=True)
         self.client = httpx.Client(base_url=self.url, timeout=60)
 
@@ -120,7 +119,7 @@ class Running:
 
     async def _serve(self) -> None:
         self.loop = asyncio.get_running_loop()
-        await self._server.serve()
+        await self._server.serve(sockets=[self._listener])
         await self.service.close()
 
     def start(self) -> None:

@@ -74,8 +74,8 @@ def test_a_spool_gives_back_what_another_process_left(tmp_path: Path) -> None:
         assert (spool.batches, spool.documents, spool.chunks) == (3, 3, 6)
         assert spool.lines(np.array([4, 1])) == LINES
         assert spool.column("documents").tolist() == [0, 0, 1, 1, 2, 2]
-        number, place = spool.locate_document(2)
-        assert spool.batch(number).documents[place].record.doc_id == "c"
+        assert [e.record.doc_id for e in spool.entries([2, 0])] == ["c", "a"]
+        assert list(spool.entries([1])) == list(spool.batch(1).documents)
 
 
 def test_vectors_come_back_by_their_texts(tmp_path: Path) -> None:
