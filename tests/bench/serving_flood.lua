@@ -1,12 +1,14 @@
 -- wrk: as serving_post.lua, but each connection waits DELAY_MS between a reply and its next request,
 -- so that a flood has the rate that is wanted, however fast it is refused.
--- Prints one line of JSON: requests begun, seconds, and by status how many and their latencies.
+-- Prints one line of JSON: requests begun, seconds, and by status how many and their latencies, to
+-- a quarter of a millisecond; of latencies, the first second's are left out, in which all of the
+-- connections are opened.
 local ffi = require("ffi")
 ffi.cdef("typedef struct { long s; long us; } moment; int gettimeofday(moment *, void *);")
 local bodies, place, threads = {}, 0, {}
 local now_at = ffi.new("moment")
-local begun = {}
-sent, took = 0, {}
+local begun, first = {}, nil
+sent, counts = 0, {}  -- counts by "status quarters"; wrk can hand over tables with string keys only
 
 local function now()
   ffi.C.gettimeofday(now_at, nil)
@@ -39,29 +41,41 @@ end
 
 function response(status, headers, body)
   local number = tonumber(headers["x-request-id"])
-  local list = took[status]
-  if list == nil then list = {}; took[status] = list end
-  list[#list + 1] = now() - begun[number]
+  local at, from = now(), begun[number]
+  first = first or from
+  local quarters = from - first < 1e6 and 0 or math.ceil((at - from) / 250)
+  local key = string.format("%d %d", status, quarters)
+  counts[key] = (counts[key] or 0) + 1
   begun[number] = nil
 end
 
+local function quantile(list, total, share)
+  local seen = 0
+  for _, entry in ipairs(list) do
+    if entry[1] > 0 then seen = seen + entry[2] end
+    if seen >= share * total then return entry[1] / 4 end
+  end
+end
+
 function done(summary, latency, requests)
-  local total, by_status = 0, {}
+  local all, lists, totals, opened, parts = 0, {}, {}, {}, {}
   for _, thread in ipairs(threads) do
-    total = total + thread:get("sent")
-    for status, list in pairs(thread:get("took")) do
-      local all = by_status[status] or {}
-      for _, value in ipairs(list) do all[#all + 1] = value end
-      by_status[status] = all
+    all = all + thread:get("sent")
+    for key, count in pairs(thread:get("counts")) do
+      local status, quarters = key:match("(%d+) (%d+)")
+      lists[status] = lists[status] or {}
+      table.insert(lists[status], {tonumber(quarters), count})
+      totals[status] = (totals[status] or 0) + count
+      opened[status] = (opened[status] or 0) + (quarters == "0" and count or 0)
     end
   end
-  local parts = {}
-  for status, list in pairs(by_status) do
-    table.sort(list)
+  for status, list in pairs(lists) do
+    table.sort(list, function(a, b) return a[1] < b[1] end)
     parts[#parts + 1] = string.format(
-      '"%d": {"count": %d, "p50_ms": %.2f, "p99_ms": %.2f}', status, #list,
-      list[math.ceil(#list * 0.5)] / 1e3, list[math.ceil(#list * 0.99)] / 1e3)
+      '"%s": {"count": %d, "p50_ms": %.2f, "p99_ms": %.2f}', status, totals[status],
+      quantile(list, totals[status] - opened[status], 0.5),
+      quantile(list, totals[status] - opened[status], 0.99))
   end
   io.write(string.format('{"sent": %d, "seconds": %.3f, %s}\n',
-    total, summary.duration / 1e6, table.concat(parts, ", ")))
+    all, summary.duration / 1e6, table.concat(parts, ", ")))
 end
