@@ -6,7 +6,8 @@
 `--data` has `scale/` and `beir/` in BEIR's layout; the bundle is made once, below `--folder` (see
 serving_bundle.py). Everything is measured in one run, in rounds that take turns, and medians are
 compared: E is what the encoder does offline with these queries, in its best batch size; N is an
-empty FastAPI route on the same server under the same load generator.
+empty FastAPI route on the same server under the same load generator, which is wrk, and once more
+httpx, for many a service is asked by Python.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from typing import Any
 
 import numpy as np
 from serving_bundle import EMBEDDED, PASSAGES, build
-from serving_load import Alone, closed_loop, flood, open_loop
+from serving_load import Alone, closed_loop, flood, httpx_rate, open_loop
 from serving_processes import Served, empty_route, rag_serve
 
 from rag.models.onnx_embedder import OnnxEmbedder
@@ -111,16 +112,22 @@ def saturated(bundle: Path, queries: list[str], path: Path, given: argparse.Name
                 )
                 found.setdefault(f"service_{clients}", []).append(took["rate"])
                 found.setdefault(f"p50_ms_{clients}", []).append(took["p50_ms"])
+            for name, server in (("N_httpx", empty), ("service_64_httpx", service)):
+                rate = httpx_rate(
+                    server.port, path, clients=64, seconds=given.seconds, start=turn * 997
+                )
+                found.setdefault(name, []).append(rate)
         rates = {name: statistics.median(values) for name, values in found.items()}
         half = open_loop(
             service.port, bodies, rate=rates["service_64"] / 2, seconds=2 * given.seconds,
             connections=128,
         )  # fmt: skip
         loaded = {name: service.mib(name) for name in ("Pss", "Rss")}
-    bound = 1 / (1 / rates["E"] + 1 / rates["N"])
+    bound, bound_httpx = (1 / (1 / rates["E"] + 1 / rates[n]) for n in ("N", "N_httpx"))
     return {
         "unloaded": alone, "rates": rates, "half_load": half, "memory_mib": loaded,
         "of_bound_64": rates["service_64"] / bound,
+        "of_bound_64_httpx": rates["service_64_httpx"] / bound_httpx,
         "half_p99_over_p50": half["200"]["p99_ms"] / half["200"]["p50_ms"],
     }  # fmt: skip
 
@@ -129,7 +136,7 @@ def cached(bundle: Path, path: Path, given: argparse.Namespace) -> Any:
     """The service when it has seen every query before, and the empty route, in turns."""
     few = path.with_name("few.jsonl")
     few.write_bytes(b"\n".join(path.read_bytes().splitlines()[: given.offline]) + b"\n")
-    rates: dict[str, list[float]] = {"N": [], "service_64": []}
+    rates: dict[str, list[float]] = {}
     with rag_serve(bundle, **settings(given, cache=True)) as service, empty_route() as empty:
         client = Alone(service.port)
         for body in few.read_bytes().splitlines():
@@ -138,9 +145,14 @@ def cached(bundle: Path, path: Path, given: argparse.Namespace) -> Any:
         for _ in range(given.rounds):
             for name, server in (("N", empty), ("service_64", service)):
                 took = closed_loop(server.port, few, clients=64, seconds=given.seconds)
-                rates[name].append(took["rate"])
+                rates.setdefault(name, []).append(took["rate"])
+                slow = httpx_rate(server.port, few, clients=64, seconds=given.seconds)
+                rates.setdefault(f"{name}_httpx", []).append(slow)
     medians = {name: statistics.median(values) for name, values in rates.items()}
-    return medians | {"of_empty": medians["service_64"] / medians["N"]}
+    return medians | {
+        "of_empty": medians["service_64"] / medians["N"],
+        "of_empty_httpx": medians["service_64_httpx"] / medians["N_httpx"],
+    }
 
 
 def overload(bundle: Path, path: Path, given: argparse.Namespace, peak: float) -> Any:

@@ -1,6 +1,8 @@
-"""Load: wrk for closed loops, and a raw asyncio client for single requests and open loops.
+"""Load: wrk or httpx for closed loops, wrk for floods, and a raw asyncio client for single requests
+and open loops.
 
-wrk is Debian's package (`apt-get install wrk`); it costs some 10 microseconds a request.
+wrk is Debian's package (`apt-get install wrk`); it costs some 10 microseconds a request, httpx, as
+a service in Python would ask, about a millisecond.
 """
 
 from __future__ import annotations
@@ -13,9 +15,12 @@ import socket
 import subprocess
 import time
 from collections import defaultdict, deque
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
+import httpx
 import numpy as np
 import uvloop
 
@@ -34,6 +39,41 @@ def closed_loop(port: int, queries: Path, *, clients: int, seconds: float, start
     report = json.loads(done.stdout.splitlines()[-1])
     good = report["requests"] - report["refused"]
     return report | {"rate": good / report["seconds"]}
+
+
+async def _httpx_loop(port: int, bodies: list[bytes], clients: int, seconds: float) -> float:
+    limits = httpx.Limits(max_connections=clients)
+    headers = {"content-type": "application/json"}
+    done = 0
+    async with httpx.AsyncClient(limits=limits, timeout=60, headers=headers) as client:
+        end = time.perf_counter() + seconds
+
+        async def ask(first: int) -> None:
+            nonlocal done
+            at = first
+            while time.perf_counter() < end:
+                url = f"http://127.0.0.1:{port}/invocations"
+                reply = await client.post(url, content=bodies[at % len(bodies)])
+                reply.raise_for_status()
+                at += clients
+                done += 1
+
+        began = time.perf_counter()
+        await asyncio.gather(*(ask(first) for first in range(clients)))
+        return done / (time.perf_counter() - began)
+
+
+def httpx_rate(port: int, queries: Path, *, clients: int, seconds: float, start: int = 0) -> float:
+    """Replies a second to one httpx.AsyncClient in a process of its own."""
+    bodies = queries.read_bytes().splitlines()
+    bodies = bodies[start % len(bodies) :] + bodies[: start % len(bodies)]
+    with ProcessPoolExecutor(1, mp_context=get_context("forkserver")) as pool:
+        return pool.submit(_httpx_rate, port, bodies, clients, seconds).result()
+
+
+def _httpx_rate(port: int, bodies: list[bytes], clients: int, seconds: float) -> float:
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        return runner.run(_httpx_loop(port, bodies, clients, seconds))
 
 
 def flood(

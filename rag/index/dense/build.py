@@ -10,13 +10,13 @@ import numpy as np
 
 from rag.errors import ModelFailure
 from rag.index.dense import gpu_build
+from rag.index.dense.blocks import blocks
 from rag.index.dense.factory import faiss, new_index, new_refinement
 from rag.index.dense.spec import Spec, make_spec
 from rag.types import Float32
 
 FILE = Path("dense") / "index.faiss"
 REFINEMENT = Path("dense") / "refine.faiss"
-ROWS_AT_ONCE = 65_536
 
 
 def build_dense(
@@ -83,14 +83,14 @@ def _on_gpus(spec: Spec, vectors: Float32, gpus: Sequence[int]) -> Any | None:
 
 
 def _add(index: Any, vectors: Float32) -> None:
-    for start in range(0, len(vectors), ROWS_AT_ONCE):
-        index.add(np.ascontiguousarray(vectors[start : start + ROWS_AT_ONCE]))
+    for _, block in blocks(vectors):
+        index.add(block)
 
 
 def check_finite(vectors: Float32) -> None:
     """Raises ModelFailure naming the first row that holds NaN or infinity."""
-    for start in range(0, len(vectors), ROWS_AT_ONCE):
-        finite = np.isfinite(vectors[start : start + ROWS_AT_ONCE]).all(axis=1)
+    for start, block in blocks(vectors):
+        finite = np.isfinite(block).all(axis=1)
         if not finite.all():
             bad = start + int(np.argmin(finite))
             raise ModelFailure(f"the vector of row {bad} is not finite; the encoder failed on it")

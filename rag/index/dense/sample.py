@@ -7,13 +7,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from rag.index.dense.blocks import ROWS_AT_ONCE, blocks
 from rag.index.dense.factory import faiss
 from rag.index.dense.leg import DenseLeg
 from rag.types import NO_ROW, Float32, Int64
 
 QUERIES = 256
 DEPTH = 100
-ROWS_AT_ONCE = 65_536
 TIMED = 100
 TIMED_EXACTLY = 5
 STEP = 0.5
@@ -56,8 +56,7 @@ def exact_rows(vectors: Float32, queries: Float32, k: int, *, threads: int | Non
     if threads is not None:
         faiss.omp_set_num_threads(threads)
     heap = faiss.ResultHeap(len(queries), k, keep_max=True)
-    for start in range(0, len(vectors), ROWS_AT_ONCE):
-        block = np.ascontiguousarray(vectors[start : start + ROWS_AT_ONCE])
+    for start, block in blocks(vectors):
         scores, rows = faiss.knn(queries, block, min(k, len(block)), faiss.METRIC_INNER_PRODUCT)
         heap.add_result(scores, rows + start)
     heap.finalize()

@@ -95,7 +95,7 @@ def test_scores_are_on_the_grid(tmp_path: Path) -> None:
 def test_vectors_are_read_in_blocks_from_a_memory_map(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("rag.index.dense.build.ROWS_AT_ONCE", 7)
+    monkeypatch.setattr("rag.index.dense.blocks.ROWS_AT_ONCE", 7)
     np.save(tmp_path / "vectors.npy", random_unit(100))
     mapped = np.load(tmp_path / "vectors.npy", mmap_mode="r")
     leg = open_leg(tmp_path, mapped)

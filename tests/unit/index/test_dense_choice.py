@@ -156,7 +156,7 @@ def test_tuning_takes_the_least_effort_that_reaches_the_target(tmp_path: Path) -
 
 
 def test_the_sample_is_exact_and_repeatable(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("rag.index.dense.sample.ROWS_AT_ONCE", 700)
+    monkeypatch.setattr("rag.index.dense.blocks.ROWS_AT_ONCE", 700)
     vectors = clustered(3000)
     sample, again = take_sample(vectors), take_sample(vectors)
     assert np.array_equal(sample.queries, again.queries)
