@@ -182,6 +182,22 @@ def overload(bundle: Path, path: Path, given: argparse.Namespace, peak: float) -
     }  # fmt: skip
 
 
+def threads(bundle: Path, path: Path, given: argparse.Namespace) -> Any:
+    """Processor milliseconds a request of the four busiest threads, by clients: one is the event
+    loop's, one the search's, and two are the encoder's.
+    """
+    found: dict[str, Any] = {}
+    with rag_serve(bundle, **settings(given)) as service:
+        for clients in CLIENTS:
+            closed_loop(service.port, path, clients=clients, seconds=given.seconds / 2)
+            before = service.threads_s()
+            took = closed_loop(service.port, path, clients=clients, seconds=given.seconds)
+            spent = [s - before.get(thread, 0.0) for thread, s in service.threads_s().items()]
+            busiest = sorted(spent, reverse=True)[:4]
+            found[str(clients)] = [round(s / took["requests"] * 1e3, 2) for s in busiest]
+    return found
+
+
 def start(bundle: Path, given: argparse.Namespace) -> Any:
     """Cold starts, with the files in the page cache, and memory against the files' size."""
     manifest = json.loads((bundle / "manifest.json").read_bytes())
@@ -213,7 +229,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=4)
     parser.add_argument("--alone", type=int, default=300, help="single requests")
     parser.add_argument("--offline", type=int, default=1000, help="queries embedded offline")
-    parser.add_argument("--only", choices=["start", "saturated", "cached", "overload"])
+    parser.add_argument("--only", choices=["start", "saturated", "cached", "overload", "threads"])
     given = parser.parse_args()
     bundle = build(
         given.folder, given.data, lang=given.lang, passages=given.passages,
@@ -232,6 +248,8 @@ def main() -> None:
         tell("saturated", found)
     if given.only in (None, "cached"):
         tell("cached", cached(bundle, path, given))
+    if given.only in (None, "threads"):
+        tell("threads", threads(bundle, path, given))
     if given.only in (None, "overload"):
         tell("overload", overload(bundle, path, given, peak))
 

@@ -63,6 +63,14 @@ class Served:
         fields = Path(f"/proc/{self._process.pid}/stat").read_text(encoding="ascii").split()
         return (int(fields[13]) + int(fields[14])) / os.sysconf("SC_CLK_TCK")
 
+    def threads_s(self) -> dict[int, float]:
+        """Processor time so far of each thread, in seconds."""
+        ticks, found = os.sysconf("SC_CLK_TCK"), {}
+        for task in Path(f"/proc/{self._process.pid}/task").iterdir():
+            fields = (task / "stat").read_text(encoding="ascii").rpartition(")")[2].split()
+            found[int(task.name)] = (int(fields[11]) + int(fields[12])) / ticks
+        return found
+
     def maps(self, name: str) -> bool:
         """Whether a library of that name is loaded."""
         text = Path(f"/proc/{self._process.pid}/maps").read_text(encoding="utf-8")
