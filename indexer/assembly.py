@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from indexer.pipeline.records import DocumentEntry, Failure
+from indexer.pipeline.records import Failure
 from indexer.pipeline.spool import Spool
 from indexer.pipeline.vectors import VectorStore
 from rag.index.bm25 import TermCounts
@@ -44,7 +44,7 @@ def select(spool: Spool, wanted: Sequence[int]) -> Selection:
     keys: dict[str, str] = {}  # a corpus has one key for all of its rows
     named = [
         (entry.record.doc_id, keys.setdefault(entry.mark.key, entry.mark.key), number)
-        for number, entry in entries(spool, wanted)
+        for number, entry in zip(wanted, spool.entries(wanted), strict=True)
     ]
     named.sort()
     documents: list[int] = []
@@ -64,19 +64,14 @@ def select(spool: Spool, wanted: Sequence[int]) -> Selection:
     order = positions[np.lexsort((ids[:, 1], ids[:, 0]))]
     failures = tuple(
         Failure(entry.mark, entry.content, entry.record.doc_id, TWICE, False)
-        for _, entry in entries(spool, repeated)
+        for entry in spool.entries(repeated)
     )
     return Selection(documents, by_key, row_of, order, failures)
 
 
-def entries(spool: Spool, numbers: Sequence[int]) -> Iterator[tuple[int, DocumentEntry]]:
-    """The documents of these numbers, in the order given."""
-    yield from zip(numbers, spool.entries(numbers), strict=True)
-
-
 def write_text(folder: Path, spool: Spool, selection: Selection) -> None:
     """Writes documents.arrow and chunks.arrow."""
-    write_documents(folder, (entry.record for _, entry in entries(spool, selection.documents)))
+    write_documents(folder, (entry.record for entry in spool.entries(selection.documents)))
     write_chunk_columns(folder, _columns(spool, selection))
 
 

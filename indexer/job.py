@@ -151,7 +151,7 @@ class Job:
 
         def kept() -> Iterator[ObjectState]:
             nonlocal found
-            for _, e in assembly.entries(spool, selection.by_key):
+            for e in spool.entries(selection.by_key):
                 found = found or e.hangul
                 yield ObjectState(*e.mark, e.record.doc_id, e.content, e.hangul, None, True)
 

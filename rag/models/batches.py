@@ -18,17 +18,11 @@ def length_batches(
     that goes alone. Equal lengths keep their order. With `run_tokens`, what one run costs beside
     its tokens, in tokens, batches are cut further where that saves more padding than it costs.
     """
-    order = np.argsort(-lengths, kind="stable").astype(np.int64)
-    start = 0
-    while start < len(order):
-        longest = max(1, int(lengths[order[start]]))
-        size = max(1, max_batch_tokens // longest)
-        batch = order[start : start + size]
+    for batch in _bounded(_longest_first(lengths), lengths, max_batch_tokens):
         if run_tokens is None:
             yield batch
         else:
             yield from np.split(batch, _cuts(lengths[batch], run_tokens))
-        start += size
 
 
 def packed_batches(lengths: Int64, max_batch_tokens: int, run_tokens: int) -> Iterator[Int64]:
@@ -40,16 +34,28 @@ def packed_batches(lengths: Int64, max_batch_tokens: int, run_tokens: int) -> It
     """
     if not len(lengths):
         return
-    order = np.argsort(-lengths, kind="stable").astype(np.int64)
+    order = _longest_first(lengths)
     until = np.cumsum(lengths[order])
     runs = max(1, round(int(until[-1]) / run_tokens))
     cuts = np.searchsorted(until, until[-1] * np.arange(1, runs) / runs)
     for run in np.split(order, cuts):
-        start = 0
-        while start < len(run):
-            size = max(1, max_batch_tokens // max(1, int(lengths[run[start]])))
-            yield run[start : start + size]
-            start += size
+        yield from _bounded(run, lengths, max_batch_tokens)
+
+
+def _longest_first(lengths: Int64) -> Int64:
+    """All positions; equal lengths keep their order."""
+    return np.argsort(-lengths, kind="stable").astype(np.int64)
+
+
+def _bounded(order: Int64, lengths: Int64, max_batch_tokens: int) -> Iterator[Int64]:
+    """`order`, the longest first, in parts whose size times their longest is within the budget, or
+    that have one text.
+    """
+    start = 0
+    while start < len(order):
+        size = max(1, max_batch_tokens // max(1, int(lengths[order[start]])))
+        yield order[start : start + size]
+        start += size
 
 
 def _cuts(lengths: Int64, run_tokens: int) -> list[int]:

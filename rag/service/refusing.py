@@ -14,9 +14,9 @@ from rag.errors import Overloaded
 from rag.service.body import Receive
 from rag.service.errors import Problem, problem_of
 from rag.service.metrics import Metrics
-from rag.service.negotiation import CUSTOM_ATTRIBUTES, JSON, read_headers, request_id_of, sanitised
+from rag.service.negotiation import JSON, read_headers, request_id_of, sanitised
 from rag.service.state import Service
-from rag.service.streaming import Exchange, Send
+from rag.service.streaming import Exchange, Send, head_of
 
 logger = logging.getLogger(__name__)
 LOG_EVERY_S = 1.0
@@ -93,16 +93,9 @@ class Refusals:
         request_id = request_id_of(headers)
         problem = self.problem(request_id)
         content = problem.to_json(request_id)
-        lines = [
-            b"HTTP/1.1 429 Too Many Requests",
-            b"content-type: " + JSON.encode(),
-            b"x-request-id: " + request_id.encode(),
-            b"content-length: %d" % len(content),
-            *(b"%s: %s" % header for header in problem.headers),
-        ]
-        attributes = sanitised(headers.attributes)
-        if attributes:
-            lines.append(b"%s: %s" % (CUSTOM_ATTRIBUTES, attributes.encode()))
+        own = [(b"content-length", b"%d" % len(content)), *problem.headers]
+        told = head_of(JSON, request_id, sanitised(headers.attributes), own)
+        lines = [b"HTTP/1.1 429 Too Many Requests", *(b"%s: %s" % pair for pair in told)]
         return Reply(b"\r\n".join([*lines, b""]), content)
 
 

@@ -131,11 +131,22 @@ class Exchange:
         self, status: int, media_type: str, headers: Iterable[tuple[bytes, bytes]]
     ) -> None:
         self.status = status
-        kind = (b"content-type", media_type.encode())
-        head = [kind, (b"x-request-id", self.request_id.encode()), *headers]
-        if self._attributes:
-            head.append((CUSTOM_ATTRIBUTES, self._attributes.encode()))
+        head = head_of(media_type, self.request_id, self._attributes, headers)
         await self._send({"type": "http.response.start", "status": status, "headers": head})
+
+
+def head_of(
+    media_type: str, request_id: str, attributes: str, headers: Iterable[tuple[bytes, bytes]]
+) -> list[tuple[bytes, bytes]]:
+    """The headers of every reply; `attributes` are the sanitised ones, '' for none."""
+    head = [
+        (b"content-type", media_type.encode()),
+        (b"x-request-id", request_id.encode()),
+        *headers,
+    ]
+    if attributes:
+        head.append((CUSTOM_ATTRIBUTES, attributes.encode()))
+    return head
 
 
 @asynccontextmanager
