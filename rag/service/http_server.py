@@ -65,6 +65,10 @@ class Protocol(HttpToolsProtocol):
         self._unset_keepalive_if_required()
         if reply is WAIT:
             self._held = data
+            # A sender who never sends the rest does not keep the connection for it.
+            self.timeout_keep_alive_task = self.loop.call_later(
+                self.timeout_keep_alive, self.timeout_keep_alive_handler
+            )
             return True
         default = b"".join(b"%s: %s\r\n" % pair for pair in self.server_state.default_headers)
         self.transport.write(b"".join((reply.head, default, b"\r\n", reply.body)))

@@ -110,7 +110,7 @@ class Running:
         self.port = self._listener.getsockname()[1]
         self.url = f"http://127.0.0.1:{self.port}"
         refusals = Refusals(service, metrics)
-        self._server = Server(create_app(service, metrics, refusals=refusals, **options), refusals)
+        self.server = Server(create_app(service, metrics, refusals=refusals, **options), refusals)
         self._thread = threading.Thread(target=self._run, daemon=True)
         self.client = httpx.Client(base_url=self.url, timeout=60)
 
@@ -119,18 +119,18 @@ class Running:
 
     async def _serve(self) -> None:
         self.loop = asyncio.get_running_loop()
-        await self._server.serve(sockets=[self._listener])
+        await self.server.serve(sockets=[self._listener])
         await self.service.close()
 
     def start(self) -> None:
         self._thread.start()
-        while not self._server.started:
+        while not self.server.started:
             assert self._thread.is_alive()
             time.sleep(0.005)
 
     def stop(self) -> None:
         self.client.close()
-        self._server.should_exit = True
+        self.server.should_exit = True
         self._thread.join(30)
         assert not self._thread.is_alive()
 

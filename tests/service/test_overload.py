@@ -157,3 +157,11 @@ def test_what_is_no_plain_question_is_read_as_ever(launch: Any, wires: Any) -> N
         other.send(question(BODY, b"Connection: close"))
         assert other.reply()[0] == 429
         assert other.socket.recv(1) == b""
+
+
+def test_who_never_sends_the_rest_is_hung_up_on(launch: Any, wires: Any) -> None:
+    with full(launch) as (running, _):
+        running.server.config.timeout_keep_alive = 0.2
+        wire = wires(running.port)
+        wire.send(question()[:-5])
+        assert wire.socket.recv(1) == b""
