@@ -3,17 +3,27 @@
 from __future__ import annotations
 
 from rag.devices import AUTO, CPU, Driver, check_name, choose_device, read_driver
+from rag.errors import ConfigurationError
 
 
-def encoder_device(backend: str, wanted: str, driver: Driver | None = None) -> str:
+def encoder_device(
+    backend: str, wanted: str, driver: Driver | None = None, *, precision: str = "float32"
+) -> str:
     """'cpu', 'cuda' or 'cuda:N' for the encoder of `backend` ('onnx' or 'torch').
 
     Raises ConfigurationError for a GPU that was asked for and is not there, or that the backend's
-    package cannot use. `driver` is this machine's unless it is given.
+    package, or int8, cannot use. `driver` is this machine's unless it is given.
     """
     check_name(wanted)
     if wanted == CPU:
         return CPU
+    if precision == "int8":  # no GPU has kernels for a graph that is quantized as it runs
+        if wanted == AUTO:
+            return CPU
+        raise ConfigurationError(
+            f"the encoder is to run on {wanted} in int8, which is for CPUs; choose float32, or the"
+            " torch backend and float16"
+        )
     driver = read_driver() if driver is None else driver
     if wanted == AUTO and not driver.devices:
         return CPU

@@ -58,7 +58,7 @@ def load_embedder(
             speedup=speedup, on_halved=on_halved,
         )  # fmt: skip
         return ParallelEmbedder([one(device=name) for name in devices])
-    device = encoder_device(backend, device)
+    device = encoder_device(backend, device, precision=precision)
     if backend == "onnx":
         from rag.models.onnx_embedder import OnnxEmbedder, Precision
 

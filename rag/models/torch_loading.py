@@ -30,6 +30,10 @@ def load_model(kind: Kind, folder: Path, device: str, dtype: Dtype) -> Any:
             f"the torch backend needs {error.name}; pip install 'rag-containers[indexer]'"
         ) from None
     check_device(device, torch)
+    if device != "cpu":
+        # cuDNN's attention makes a plan for every new shape of a batch, which takes forty
+        # milliseconds, and nearly every batch has a new one.
+        torch.backends.cuda.enable_cudnn_sdp(False)
     bars = logging.is_progress_bar_enabled()
     logging.disable_progress_bar()
     try:

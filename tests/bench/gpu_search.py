@@ -7,17 +7,15 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import faiss
 import numpy as np
 from clustered import DIMENSION, write_clustered
 from gpu_floors import Floors, Line, seconds
 
 from rag.devices import CPU, number_of
 from rag.index.dense import DenseLeg, build_dense
-from rag.index.dense.factory import METRIC, QUANTIZERS
-from rag.index.dense.gpu import Resources, faiss_lacks, free_memory, on_gpu
+from rag.index.dense.gpu import faiss_lacks, free_memory, on_gpu, scan_of
 from rag.index.dense.gpu_build import has_cagra
-from rag.index.dense.gpu_search import GpuScan
+from rag.index.dense.gpu_scan import GpuScan, Part
 from rag.index.dense.sample import Sample, recall, take_sample
 
 ROWS = (1_000_000, 10_000_000, 50_000_000)
@@ -60,7 +58,7 @@ def own_indexes(options: argparse.Namespace, rows: int) -> Iterator[Line]:
 def place(leg: DenseLeg, options: argparse.Namespace, how: Any) -> DenseLeg:
     """On the device; without one, a float16 scan on the CPU shows that the script runs."""
     if options.device == CPU:
-        return leg.with_nominator(GpuScan(half(leg.vectors(np.arange(leg.rows)))))
+        return leg.with_nominator(scan_of(leg, [CPU], sharded=False))
     free = free_memory([number_of(options.device) or 0])
     return on_gpu(leg, [options.device], free, search=how)[0]
 
@@ -86,12 +84,8 @@ def scan(options: argparse.Namespace, floors: Floors, rows: int) -> Iterator[Lin
 
     The floor of a batch is the longer of reading every vector once and multiplying with them.
     """
-    index, keep = empty(options.device)
-    queries = np.empty((0, DIMENSION), dtype=np.float32)
-    for block in blocks(rows):
-        queries = block[: max(BATCHES)]
-        index.add(block)
-    nominator = GpuScan(index, keep=keep)
+    nominator = GpuScan([[Part(options.device, 0, rows, DIMENSION, blocks(rows))]])
+    queries = next(blocks(max(BATCHES)))
     for batch in BATCHES[:2] if options.small else BATCHES:
         asked = np.ascontiguousarray(queries[:batch])
         spent = seconds(lambda a=asked: nominator.nominate(a, 100, rows, None), options.device)  # type: ignore[misc]
@@ -101,20 +95,6 @@ def scan(options: argparse.Namespace, floors: Floors, rows: int) -> Iterator[Lin
         yield {"what": f"float16 scan of {rows:,}, {batch} at once", "value": batch / spent,
                "unit": "q/s", "of": f"the {bound} floor, queries/s",
                "floor": batch / max(reading, multiplying)}  # fmt: skip
-
-
-def empty(device: str) -> tuple[Any, Any]:
-    if device == CPU:
-        return faiss.IndexScalarQuantizer(DIMENSION, QUANTIZERS["float16"], METRIC), None
-    number = number_of(device) or 0
-    resources = Resources([number])
-    return resources.flat(number, DIMENSION), resources
-
-
-def half(vectors: Any) -> Any:
-    index, _ = empty(CPU)
-    index.add(vectors)
-    return index
 
 
 def blocks(rows: int) -> Iterator[Any]:

@@ -18,8 +18,7 @@ from hypothesis import strategies as st
 from rag.errors import ModelFailure
 from rag.index.dense import DenseLeg, build_dense, gpu, gpu_build
 from rag.index.dense.build import FILE
-from rag.index.dense.factory import METRIC, QUANTIZERS
-from rag.index.dense.gpu_search import GpuScan
+from rag.index.dense.factory import METRIC
 from rag.index.sparse import SparseLeg, build_sparse
 from rag.types import NO_ROW, Hits, RowMask
 
@@ -165,14 +164,10 @@ def gpu_searched_cagra(folder: Path) -> Case:
 
 
 def scan_case(folder: Path, devices: int, *, sharded: bool) -> Case:
-    """What a GPU's float16 scan does, with FAISS's float16 index on the CPU in its place."""
+    """A GPU's float16 scan, with the CPU as its device."""
     case = dense_case(folder, kind="flat")
-
-    def half(_: int, dimension: int) -> Any:
-        return faiss.IndexScalarQuantizer(dimension, QUANTIZERS["float16"], METRIC)
-
-    filled = gpu.fill(case.leg, range(devices), half, sharded=sharded)
-    return replace(case, leg=case.leg.with_nominator(GpuScan(filled.index, keep=filled)))
+    scan = gpu.scan_of(case.leg, ["cpu"] * devices, sharded=sharded)
+    return replace(case, leg=case.leg.with_nominator(scan))
 
 
 CAGRA: dict[str, Any] = {"kind": "hnsw", "m": 16, "ef_search": ROWS}

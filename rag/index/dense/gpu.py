@@ -1,9 +1,9 @@
-"""A dense leg's way onto GPUs, through FAISS's own resources, copies and shards."""
+"""A dense leg's way onto GPUs: as a scan of all vectors, or as FAISS's own copies and shards."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -12,14 +12,11 @@ from rag.devices import AUTO, CPU, Driver, choose_device, number_of, read_driver
 from rag.errors import ConfigurationError
 from rag.index.dense.factory import METRIC, faiss
 from rag.index.dense.gpu_plan import TEMPORARY_BYTES, Plan, Search, plan_gpu
-from rag.index.dense.gpu_search import GpuIndex, GpuScan, cagra_parameters, ivf_parameters
+from rag.index.dense.gpu_scan import GpuScan, Part
+from rag.index.dense.gpu_search import GpuIndex, cagra_parameters, ivf_parameters
 from rag.index.dense.leg import DenseLeg
-from rag.index.dense.nominators import Nominator
 
 ROWS_AT_ONCE = 262_144
-
-MakeFlat = Callable[[int, int], Any]
-"""An empty flat index of so many dimensions on device N."""
 
 
 def faiss_lacks() -> str | None:
@@ -69,13 +66,11 @@ def on_gpu(
     spec = leg.spec
     cagra = isinstance(leg.index, faiss.IndexHNSWCagra) and hasattr(faiss, "GpuIndexCagra")
     plan = plan_gpu(spec, leg.rows, free_bytes, search=search, cagra=cagra)
+    if plan.search == "flat":
+        return leg.with_nominator(scan_of(leg, devices, sharded=plan.sharded)), plan
     numbers = [number_of(device) or 0 for device in devices]
     resources = Resources(numbers)
-    nominator: Nominator
-    if plan.search == "flat":
-        filled = fill(leg, numbers, resources.flat, sharded=plan.sharded)
-        nominator = GpuScan(filled.index, keep=(filled, resources))
-    elif spec.kind == "hnsw":
+    if spec.kind == "hnsw":
         index = resources.cagra(leg.index, numbers[0])
         parameters = cagra_parameters(spec.numbers["ef_search"])
         nominator = GpuIndex(index, parameters, 0, keep=resources)
@@ -87,32 +82,19 @@ def on_gpu(
     return leg.with_nominator(nominator), plan
 
 
-class Filled(NamedTuple):
-    """A FAISS index, and the parts of it, of which FAISS holds only the addresses."""
+def scan_of(leg: DenseLeg, devices: Sequence[str], *, sharded: bool) -> GpuScan:
+    """A scan of all of a leg's vectors: each device holds all of them, or its part."""
+    if not sharded:
+        return GpuScan([[_part(leg, device, 0, leg.rows)] for device in devices])
+    bounds = np.linspace(0, leg.rows, len(devices) + 1).astype(int).tolist()
+    spans = zip(devices, bounds[:-1], bounds[1:], strict=True)
+    return GpuScan([[_part(leg, device, start, end) for device, start, end in spans]])
 
-    index: Any
-    parts: list[Any]
 
-
-def fill(leg: DenseLeg, numbers: Sequence[int], make: MakeFlat, *, sharded: bool) -> Filled:
-    """A flat index of all of a leg's vectors: one on each device that holds all, or its part."""
-    rows, parts = leg.rows, [make(number, leg.dimension) for number in numbers]
-    bounds = np.linspace(0, rows, len(parts) + 1).astype(int) if sharded else None
-    for i, part in enumerate(parts):
-        start, end = (0, rows) if bounds is None else (int(bounds[i]), int(bounds[i + 1]))
-        for first in range(start, end, ROWS_AT_ONCE):
-            part.add(leg.vectors(np.arange(first, min(first + ROWS_AT_ONCE, end))))
-    if len(parts) == 1:
-        return Filled(parts[0], parts)
-    # Each part is searched on a thread of its own; row numbers go on from shard to shard.
-    joined = (
-        faiss.IndexShards(leg.dimension, True, True)
-        if sharded
-        else faiss.IndexReplicas(leg.dimension, True)
-    )
-    for part in parts:
-        (joined.add_shard if sharded else joined.add_replica)(part)
-    return Filled(joined, parts)
+def _part(leg: DenseLeg, device: str, start: int, end: int) -> Part:
+    firsts = range(start, end, ROWS_AT_ONCE)
+    blocks = (leg.vectors(np.arange(first, min(first + ROWS_AT_ONCE, end))) for first in firsts)
+    return Part(device, start, end - start, leg.dimension, blocks)
 
 
 class Resources:
@@ -124,12 +106,6 @@ class Resources:
             resources = faiss.StandardGpuResources()
             resources.setTempMemory(TEMPORARY_BYTES // 2)
             self._of[number] = resources
-
-    def flat(self, number: int, dimension: int) -> Any:
-        config = faiss.GpuIndexFlatConfig()
-        config.device = number
-        config.useFloat16 = True
-        return faiss.GpuIndexFlat(self._of[number], dimension, METRIC, config)
 
     def copies(self, index: Any, numbers: Sequence[int], *, sharded: bool) -> Any:
         """An IVF index on every device."""

@@ -11,18 +11,15 @@ from rag.index.dense.spec import Spec
 Search = Literal["auto", "flat", "bundle"]
 FLAT_BYTES = 2
 """Of one dimension: float16."""
-FILLING = 2
-"""FAISS's flat index on a GPU grows by copying itself: that many times its size while it is filled.
-"""
-TEMPORARY_BYTES = 512 << 20
-"""FAISS's scratch memory on each device, with some room."""
+TEMPORARY_BYTES = 1 << 30
+"""On each device, of a search: scores and the best of them, or FAISS's scratch memory."""
 PQ_BYTES = (1, 2, 3, 4, 8, 12, 16, 20, 24, 28, 32, 48, 56, 64, 96)
 """Sizes of codes that FAISS's GPU kernels have."""
 
 
 class Plan(NamedTuple):
     """`search` 'flat' or 'bundle'; `sharded`: each device holds its part, else each holds all.
-    `bytes_each` is what one device gives to it at most, which is while it is filled.
+    `bytes_each` is what one device gives to it at most.
     """
 
     search: str
@@ -46,7 +43,7 @@ def plan_gpu(
     it, and the bundle's graph was built by it. Raises ConfigurationError where nothing fits.
     """
     least = min(free_bytes)
-    sizes = {"flat": rows * spec.dimension * FLAT_BYTES * FILLING}
+    sizes = {"flat": rows * spec.dimension * FLAT_BYTES}
     if gpu_problem(spec, cagra=cagra) is None:
         sizes["bundle"] = round(rows * spec.resident_bytes)
     if search != "auto":

@@ -23,6 +23,7 @@ from rag.index.dense.factory import describe, faiss
 from rag.index.dense.nominators import Nominator, make_nominator
 from rag.index.dense.spec import NO_REFINE, Spec, resolve
 from rag.index.dense.stored import (
+    FEW,
     FlatStored,
     ListStored,
     Stored,
@@ -155,7 +156,7 @@ class DenseLeg:
         self, queries: Float32, depth: int, selected: int, allowed: RowMask | None
     ) -> list[Int64]:
         """Exactly where that is wanted, and for a query where the index finds too few."""
-        if self._nominator is None or selected < EXACT_BELOW * self.rows:
+        if self._nominator is None or self._loses(self._nominator, selected):
             return nominate_exactly(self._stored, queries, depth, allowed)
         nominees = self._nominator.nominate(queries, depth, selected, allowed)
         for i, rows in enumerate(nominees):
@@ -163,6 +164,10 @@ class DenseLeg:
                 one = queries[i : i + 1]
                 nominees[i : i + 1] = nominate_exactly(self._stored, one, depth, allowed)
         return nominees
+
+    def _loses(self, nominator: Nominator, selected: int) -> bool:
+        """Whether so few rows are found sooner, or only, by looking at each."""
+        return selected <= FEW if nominator.finds_few else selected < EXACT_BELOW * self.rows
 
 
 def check_queries(vectors: Float32, dimension: int) -> None:

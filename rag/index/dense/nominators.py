@@ -15,6 +15,11 @@ from rag.types import Float32, Int64, RowMask
 
 
 class Nominator(Protocol):
+    @property
+    def finds_few(self) -> bool:
+        """Whether it finds those that a mask leaves, however few they are."""
+        ...
+
     def nominate(
         self, queries: Float32, depth: int, selected: int, allowed: RowMask | None
     ) -> list[Int64]:
@@ -36,6 +41,8 @@ def make_nominator(index: Any, spec: Spec) -> Nominator | None:
 class Graph:
     """HNSW: as many nominees as the search keeps candidates."""
 
+    finds_few = False
+
     def __init__(self, index: Any, ef_search: int) -> None:
         self._index = index
         self._ef_search = ef_search
@@ -51,6 +58,8 @@ class Graph:
 
 class Lists:
     """IVF: the best `candidates` of the `nprobe` nearest lists."""
+
+    finds_few = False
 
     def __init__(self, index: Any, nprobe: int, candidates: int) -> None:
         self._index = index

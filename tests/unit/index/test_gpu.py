@@ -1,4 +1,4 @@
-"""What of the GPU leg is not the GPU: plans, and nomination with float16 indexes on the CPU."""
+"""What of the GPU leg is not the GPU: plans, and the float16 scan with the CPU as its device."""
 
 from __future__ import annotations
 
@@ -11,30 +11,21 @@ import pytest
 
 from rag.devices import NO_DRIVER, Driver
 from rag.errors import ConfigurationError
-from rag.index.dense import DenseLeg, build_dense
-from rag.index.dense.factory import METRIC, QUANTIZERS, new_index
-from rag.index.dense.gpu import dense_device, faiss_lacks, fill
+from rag.index.dense import DenseLeg, build_dense, gpu_scan
+from rag.index.dense import leg as leg_module
+from rag.index.dense.factory import METRIC, new_index
+from rag.index.dense.gpu import dense_device, faiss_lacks, scan_of
 from rag.index.dense.gpu_plan import TEMPORARY_BYTES, Plan, gpu_problem, plan_gpu
-from rag.index.dense.gpu_search import MOST, GpuIndex, GpuScan, wide_enough
+from rag.index.dense.gpu_search import GpuIndex, wide_enough
 from rag.index.dense.spec import make_spec
-from rag.types import Float32
+from rag.types import Float32, RowMask
 
 GIB = 1 << 30
-
-
-def half(_: int, dimension: int) -> Any:
-    """In the place of an empty float16 index on a device: the same on the CPU."""
-    return faiss.IndexScalarQuantizer(dimension, QUANTIZERS["float16"], METRIC)
 
 
 def unit(rows: int, seed: int = 0, dimension: int = 24) -> Float32:
     vectors = np.random.default_rng(seed).normal(size=(rows, dimension))
     return (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
-
-
-def scan_of(leg: DenseLeg, devices: int, *, sharded: bool) -> GpuScan:
-    filled = fill(leg, range(devices), half, sharded=sharded)
-    return GpuScan(filled.index, keep=filled)
 
 
 def flat(folder: Path, vectors: Float32, **options: Any) -> DenseLeg:
@@ -48,7 +39,7 @@ def test_a_float16_scan_gives_the_exact_hits(tmp_path: Path, devices: int, shard
     vectors[::5] = vectors[1]  # 1,200 passages that say the same
     queries[0] = vectors[1]
     leg = flat(tmp_path, vectors)
-    scan = leg.with_nominator(scan_of(leg, devices, sharded=sharded))
+    scan = leg.with_nominator(scan_of(leg, ["cpu"] * devices, sharded=sharded))
     random = np.random.default_rng(2)
     for allowed in (None, random.random(6000) < 0.5, random.random(6000) < 0.12):
         for k in (1, 10, 100):
@@ -57,24 +48,66 @@ def test_a_float16_scan_gives_the_exact_hits(tmp_path: Path, devices: int, shard
             assert np.array_equal(found.scores, truth.scores)
 
 
-def test_a_scan_that_cannot_decide_takes_what_it_has(tmp_path: Path) -> None:
-    """More passages of one score than a GPU names: the hits score the same, rows may be others."""
+def test_a_scan_in_several_blocks_gives_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    vectors, queries = unit(6000), unit(30, seed=1)
+    leg = flat(tmp_path, vectors)
+    monkeypatch.setattr(gpu_scan, "SCORES_BYTES", 2 * 30 * 700)
+    monkeypatch.setattr(gpu_scan, "QUERIES_AT_ONCE", 7)
+    scan = leg.with_nominator(scan_of(leg, ["cpu", "cpu"], sharded=True))
+    for allowed in (None, np.arange(6000) % 9 == 0):
+        truth, found = leg.search(queries, 300, allowed), scan.search(queries, 300, allowed)
+        assert np.array_equal(found.rows, truth.rows)
+        assert np.array_equal(found.scores, truth.scores)
+
+
+def test_a_scan_that_cannot_decide_takes_what_it_has(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """More passages of one score than are nominated: hits score the same, rows may be others."""
     vectors = unit(4000)
     vectors[500:] = vectors[0]
     leg = flat(tmp_path, vectors)
-    scan = leg.with_nominator(scan_of(leg, 1, sharded=False))
-    hits = scan.search(vectors[:1], 10, None)
+    monkeypatch.setattr(gpu_scan, "MOST", 2000)
+    scan = scan_of(leg, ["cpu"], sharded=False)
+    assert len(scan.nominate(vectors[:1], 10, 4000, None)[0]) == 2000
+    hits = leg.with_nominator(scan).search(vectors[:1], 10, None)
     assert np.array_equal(hits.scores, leg.search(vectors[:1], 10, None).scores)
-    assert MOST < 3500
+
+
+def test_a_scan_finds_what_a_filter_leaves_however_little(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without a search on the CPU for it: nominees are the allowed rows, and no others."""
+    vectors = unit(3000)
+    leg = flat(tmp_path, vectors)
+    monkeypatch.setattr(leg_module, "FEW", 0)
+    scan = scan_of(leg, ["cpu"], sharded=False)
+    asked: list[int] = []
+    nominate = scan.nominate
+
+    def counting(queries: Float32, depth: int, selected: int, allowed: RowMask | None) -> Any:
+        asked.append(selected)
+        return nominate(queries, depth, selected, allowed)
+
+    monkeypatch.setattr(scan, "nominate", counting)
+    moved = leg.with_nominator(scan)
+    for kept in ([7], [1, 5, 2900], list(range(0, 3000, 100))):
+        allowed = np.zeros(3000, dtype=bool)
+        allowed[kept] = True
+        truth, found = leg.search(vectors[:5], 20, allowed), moved.search(vectors[:5], 20, allowed)
+        assert np.array_equal(found.rows, truth.rows)
+        assert np.array_equal(found.scores, truth.scores)
+    assert asked == [1, 3, 30]
 
 
 @pytest.mark.parametrize("storage", ["float16", "int8"])
 def test_a_device_gets_the_stored_vectors(tmp_path: Path, storage: str) -> None:
     leg = flat(tmp_path, unit(500), storage=storage)
-    index, parts = fill(leg, [0, 1], half, sharded=True)
-    assert index.ntotal == 500
-    assert [part.ntotal for part in parts] == [250, 250]
-    kept = np.concatenate([part.reconstruct_n(0, 250) for part in parts])
+    (parts,) = scan_of(leg, ["cpu", "cpu"], sharded=True).copies
+    assert [(part.start, len(part.vectors)) for part in parts] == [(0, 250), (250, 250)]
+    kept = np.concatenate([part.vectors.numpy() for part in parts]).astype(np.float32)
     assert np.abs(kept - leg.vectors(np.arange(500))).max() < 1e-3
 
 
@@ -97,13 +130,13 @@ def test_nominees_grow_with_what_the_filter_leaves_out() -> None:
 
 def test_the_plan_takes_a_scan_where_it_fits_and_shards_where_it_must() -> None:
     spec = make_spec(384, 10_000_000, kind="ivf", storage="int8")
-    flat_bytes = 10_000_000 * 384 * 2 * 2  # float16, and again while it is filled
+    flat_bytes = 10_000_000 * 384 * 2  # float16
     assert plan_gpu(spec, 10_000_000, [80 * GIB]) == Plan(
         "flat", False, flat_bytes + TEMPORARY_BYTES
     )
     assert plan_gpu(spec, 10_000_000, [5 * GIB]).search == "bundle"
-    assert plan_gpu(spec, 10_000_000, [14 * GIB]).search == "bundle"  # no room to fill a scan
-    two = plan_gpu(spec, 10_000_000, [8 * GIB, 8 * GIB], search="flat")
+    assert plan_gpu(spec, 10_000_000, [7 * GIB]).search == "bundle"  # no room for the scores
+    two = plan_gpu(spec, 10_000_000, [5 * GIB, 5 * GIB], search="flat")
     assert two == Plan("flat", True, flat_bytes // 2 + TEMPORARY_BYTES)
     assert not plan_gpu(spec, 10_000_000, [80 * GIB, 80 * GIB]).sharded
     with pytest.raises(ConfigurationError, match=r"need \d+ bytes of GPU memory, and 1 devices"):

@@ -100,6 +100,7 @@ def test_int8_is_held_to_its_measurement() -> None:
         ({"backend": "tensorflow"}, "backend 'tensorflow'"),
         ({"precision": "float16"}, "no precision 'float16'"),
         ({"backend": "torch", "precision": "int8"}, "no precision 'int8'"),
+        ({"device": "cuda", "precision": "int8"}, "on cuda in int8, which is for CPUs"),
         ({"device": "cuda:98"}, "run on cuda:98, and this process sees"),
         ({"backend": "torch", "device": "cuda:99"}, "run on cuda:99, and this process sees"),
         ({"speedup": "tensorrt", "backend": "torch"}, "no speed-up 'tensorrt'"),
