@@ -42,6 +42,32 @@ def packed_batches(lengths: Int64, max_batch_tokens: int, run_tokens: int) -> It
         yield from _bounded(run, lengths, max_batch_tokens)
 
 
+def attention_rows(lengths: Int64, places: int) -> Int64:
+    """Rows in which attention sees the tokens of a run: int64 (rows, width), the number of a token
+    in the run, text after text, or -1 for none.
+
+    A row holds several whole texts, side by side, or one. It has `places` places, or as many as the
+    longest text has tokens: attention computes the square of that, and a row costs some work of its
+    own. First fit: best for texts that come longest first. With 0 places each text has a row to
+    itself. `lengths` (n,) are positive.
+    """
+    width = max(int(lengths.max()), min(places, int(lengths.sum())))
+    used: list[int] = []
+    where = []
+    for length in lengths.tolist():
+        room = (i for i, taken in enumerate(used) if places and taken + length <= width)
+        row = next(room, len(used))
+        if row == len(used):
+            used.append(0)
+        where.append(row * width + used[row])
+        used[row] += length
+    tokens = np.arange(int(lengths.sum()), dtype=np.int64)
+    firsts = np.cumsum(lengths) - lengths
+    rows = np.full(len(used) * width, -1, dtype=np.int64)
+    rows[tokens + np.repeat(np.array(where) - firsts, lengths)] = tokens
+    return rows.reshape(-1, width)
+
+
 def _longest_first(lengths: Int64) -> Int64:
     """All positions; equal lengths keep their order."""
     return np.argsort(-lengths, kind="stable").astype(np.int64)

@@ -36,14 +36,36 @@ class Embedder(Protocol):
 
 
 @runtime_checkable
-class Budgeted(Protocol):
-    """An embedder that knows its device and how many padded tokens that takes at once."""
+class Placed(Protocol):
+    """An embedder that knows its device."""
 
     @property
     def device(self) -> str: ...
 
+
+@runtime_checkable
+class Budgeted(Placed, Protocol):
+    """One that also knows how many padded tokens its device takes at once."""
+
     @property
     def max_batch_tokens(self) -> int: ...
+
+
+@runtime_checkable
+class Divisible(Protocol):
+    """An embedder whose threads can be divided among callers. One thread computes a batch of
+    texts for less than several do, which wait for each other after every step; several compute a
+    text that comes alone sooner.
+    """
+
+    @property
+    def threads(self) -> int:
+        """On how many a call runs."""
+        ...
+
+    def divided(self, callers: int) -> Embedder:
+        """The same encoder for so many callers at once, on as many threads in all."""
+        ...
 
 
 class EncodedQuery(NamedTuple):

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -12,10 +14,11 @@ from tokenizers import Encoding
 
 from rag.devices import CPU
 from rag.errors import ConfigurationError, ModelFailure
-from rag.models.batches import length_batches, packed_batches
+from rag.models.batches import attention_rows, length_batches, packed_batches
 from rag.models.encoder import EncoderConfig
 from rag.models.onnx_session import first_line, open_session
 from rag.models.oom import onnx_out_of_memory, run_halving
+from rag.models.packed_graph import ROWS
 from rag.models.threads import usable_cpus
 from rag.models.tokenizer import Tokenizer
 from rag.types import Float32, Int64
@@ -35,6 +38,8 @@ PACKED_RUN_TOKENS = 256
 """Tokens of a run without padding: many enough for what a run costs beside them, and few enough
 that what a layer makes of them stays in the processor's caches.
 """
+ATTENTION_PLACES = 24
+"""Of a row of attention: short texts share one."""
 
 
 class OnnxEmbedder:
@@ -67,10 +72,14 @@ class OnnxEmbedder:
         graph = GRAPHS[precision]
         if has_packed and packed and precision == "float32" and device == CPU:
             graph = PACKED
+        # Where a text lies in its row changes sums by their last bit, of which quantized products
+        # make a thousandth.
+        self._places = 0 if precision == "int8" else ATTENTION_PLACES
         self._packs = has_packed and graph != GRAPHS["float32"]
-        self._session = open_session(
-            folder / graph, threads or usable_cpus(), device=device, tensorrt=tensorrt
-        )
+        self.device = device
+        self.threads = threads or usable_cpus()
+        self._open = partial(open_session, folder / graph, device=device, tensorrt=tensorrt)
+        self._session = self._open(self.threads)
         self._on_halved = on_halved
         self._inputs = {item.name for item in self._session.get_inputs()}
         self._max_batch_tokens = max_batch_tokens
@@ -88,6 +97,15 @@ class OnnxEmbedder:
     @property
     def config(self) -> EncoderConfig:
         return self._config
+
+    def divided(self, callers: int) -> OnnxEmbedder:
+        """The same encoder for so many callers at once: each calls on its own thread, and what is
+        left of `threads` helps them all. Its memory is the weights as the runtime arranges them.
+        """
+        part = copy.copy(self)
+        part.threads = max(1, self.threads - callers + 1)
+        part._session = self._open(part.threads)
+        return part
 
     def embed_queries(self, texts: Sequence[str]) -> Float32:
         return self._embed(texts, "query")
@@ -132,6 +150,9 @@ class OnnxEmbedder:
         feed: dict[str, Int64] = {"input_ids": tokens.ids, "attention_mask": tokens.mask}
         if "token_type_ids" in self._inputs:
             feed["token_type_ids"] = tokens.type_ids
+        if ROWS in self._inputs:
+            lengths = np.array([len(encoding) for encoding in encodings], dtype=np.int64)
+            feed[ROWS] = attention_rows(lengths, self._places)
         if "pooling_mask" in self._inputs:
             feed["pooling_mask"] = tokens.mask.copy()
             feed["pooling_mask"][:, :prompt_tokens] = 0

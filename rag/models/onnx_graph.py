@@ -13,7 +13,7 @@ from typing import Any
 
 from rag.errors import ConfigurationError
 from rag.models.encoder import EncoderConfig
-from rag.models.packed_graph import PackedTransformer
+from rag.models.packed_graph import ROWS, PackedTransformer
 from rag.models.torch_forward import model_inputs
 
 OUTPUTS = ("token_embeddings", "sentence_embedding")
@@ -31,10 +31,11 @@ def export_graph(
     no padding, in operators of ONNX Runtime's own.
 
     Inputs are int64 (batch, sequence): input_ids, attention_mask, token_type_ids where the model
-    takes them, and pooling_mask where prompts are left out of the pooling. Outputs are float32:
-    token_embeddings (batch, sequence, hidden), not of a packed graph, and sentence_embedding
-    (batch, dimension), pooled, projected, truncated and normalised. Raises ConfigurationError for a
-    model that cannot be traced.
+    takes them, and pooling_mask where prompts are left out of the pooling. A packed graph also has
+    attention_rows, int64 of a shape of its own (see `rag.models.batches.attention_rows`). Outputs
+    are float32: token_embeddings (batch, sequence, hidden), not of a packed graph, and
+    sentence_embedding (batch, dimension), pooled, projected, truncated and normalised. Raises
+    ConfigurationError for a model that cannot be traced.
     """
     names = list(model_inputs(model))
     if not config.include_prompt:
@@ -44,20 +45,22 @@ def export_graph(
         write_graph(module, names, OUTPUTS, path, config.name)
         return
     with packed.attending():
-        write_graph(module, names, OUTPUTS[1:], path, config.name)
+        write_graph(module, [*names, ROWS], OUTPUTS[1:], path, config.name)
 
 
 def write_graph(
     module: Any, inputs: Sequence[str], outputs: Sequence[str], path: Path, name: str
 ) -> None:
-    """Traces a torch module over a map of int64 (batch, sequence) inputs into `path`.
+    """Traces a torch module over a map of int64 inputs into `path`: (batch, sequence) but for
+    attention_rows.
 
     Raises ConfigurationError, naming the model `name`, for a module that cannot be traced.
     """
     import onnx
     import torch
 
-    batch, sequence = torch.export.Dim("batch"), torch.export.Dim("sequence")
+    shape = {0: torch.export.Dim("batch"), 1: torch.export.Dim("sequence")}
+    own = {0: torch.export.Dim("rows"), 1: torch.export.Dim("width")}
     # Two of each: a size of one would be taken for a constant.
     example = {key: torch.ones((2, 5), dtype=torch.int64) for key in inputs}
     size = sum(weight.numel() * weight.element_size() for weight in module.parameters())
@@ -70,7 +73,7 @@ def write_graph(
                 dynamo=True,
                 input_names=list(inputs),
                 output_names=list(outputs),
-                dynamic_shapes={"inputs": {key: {0: batch, 1: sequence} for key in inputs}},
+                dynamic_shapes={"inputs": {key: own if key == ROWS else shape for key in inputs}},
                 external_data=size > ONE_FILE_BYTES,
                 verbose=False,
             )

@@ -29,7 +29,9 @@ Out = TypeVar("Out")
 
 
 class BatchStats(NamedTuple):
-    """One batch that was run: items, their summed cost, each item's wait and the run, seconds."""
+    """One batch that was run: items, their summed cost, the wait of each that waited and the run,
+    seconds.
+    """
 
     items: int
     cost: int
@@ -53,10 +55,11 @@ class Batcher(Generic[In, Out]):
     """Gathers items into batches for a blocking function, and hands each caller its own result.
 
     `run` takes items in the order of their arrival and returns one result for each, in order; it
-    is called on `workers` threads of this batcher. `cost` of an item counts against `budget` per
-    batch; an item dearer than the budget is refused at admission, so that nothing starves. At
-    most `max_waiting` items wait. `stalled_after_s` bounds how long one run may take before the
-    batcher calls itself unhealthy. `observe` is called with each batch's stats, on its worker.
+    is called on `workers` threads of this batcher, among which items are divided. `cost` of an item
+    counts against `budget` per batch; an item dearer than the budget is refused at admission, so
+    that nothing starves. At most `max_waiting` items wait. `stalled_after_s` bounds how long a run
+    may take before the batcher calls itself unhealthy. `observe` is called with each batch's
+    stats, on its worker.
     """
 
     def __init__(
@@ -227,13 +230,16 @@ class Batcher(Generic[In, Out]):
             return batch
 
     def _take(self) -> list[_Waiter[In, Out]]:
-        """The longest prefix of the queue within the budget; the lock is held.
+        """The longest prefix of the queue within the budget, and no more than one worker's share
+        of what is waiting and running; the lock is held.
 
         Those who left are dropped, and so are those past their deadline: `submit` answers them.
         """
         batch: list[_Waiter[In, Out]] = []
         left, now = self._budget, time.monotonic()
-        while self._waiting:
+        running = sum(len(others) for _, others in self._running.values())
+        share = -(-(len(self._waiting) + running) // len(self._threads))
+        while self._waiting and len(batch) < share:
             waiter = next(iter(self._waiting))
             if not waiter.future.done() and waiter.deadline > now:
                 if waiter.cost > left:

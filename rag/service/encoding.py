@@ -5,16 +5,27 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, Generic, NamedTuple, TypeVar
 
-from rag.models.embedder import Embedder, EncodedQuery, encode_queries
+from rag.devices import CPU
+from rag.models.embedder import Divisible, Embedder, EncodedQuery, Placed, encode_queries
 from rag.service.batching import Batcher, BatchStats
 from rag.service.vector_cache import Key, VectorCache
 
 PROMPT = "query"
 SPECIAL_TOKENS = 8
 """More than any tokenizer puts around a text."""
+WORKERS = 4
+"""At most, of an encoder whose threads can be divided: more would contend for the interpreter's
+lock.
+"""
+In = TypeVar("In")
+Out = TypeVar("Out")
+
+Then = Callable[[Sequence[In], Sequence[EncodedQuery]], Sequence[Out]]
+"""What is done with queries as soon as they are encoded: a result for each, in order."""
 
 
 class Encoding(NamedTuple):
@@ -24,17 +35,28 @@ class Encoding(NamedTuple):
     run_ms: float
 
 
+class Continued(NamedTuple, Generic[Out]):
+    """One query encoded, and what was made of it."""
+
+    encoding: Encoding
+    result: Out
+
+
 class _Text(NamedTuple):
     text: str
     tokens: int
+    given: Any
+    then: Then[Any, Any]
 
 
 class EncoderStage:
     """A query encoder behind a batcher, with a cache of vectors before it.
 
-    Texts are tokenised on the batcher's thread. At admission a text counts as many tokens as it
+    Texts are tokenised on the batcher's threads. At admission a text counts as many tokens as it
     has bytes, at most as many as the encoder reads: no batch holds more than `batch_max_tokens`.
-    `cache` may be shared by several stages. Lives on the event loop that first uses it.
+    An encoder whose threads can be divided has a worker on each, and runs on all of them for a text
+    that comes alone. `cache` may be shared by several stages. Lives on the event loop that first
+    uses it.
     """
 
     def __init__(
@@ -49,17 +71,29 @@ class EncoderStage:
     ) -> None:
         self.embedder = embedder
         self.digest = embedder.config.digest
+        self.on_processors = isinstance(embedder, Placed) and embedder.device == CPU
+        """Whether it takes the processors that a search needs: one that follows on its threads is
+        then done sooner than one beside it.
+        """
         self._cache = cache
         self._budget = batch_max_tokens
         self._overhead = len(embedder.config.prompts[PROMPT].encode()) + SPECIAL_TOKENS
-        self._batcher: Batcher[_Text, Encoding] = Batcher(
+        self._observe = observe
+        self._own = threading.local()
+        self._at_work = 0
+        self._divided, workers = embedder, 1
+        if self.on_processors and isinstance(embedder, Divisible) and embedder.threads > 1:
+            workers = min(WORKERS, embedder.threads)
+            self._divided = embedder.divided(workers)
+        self._batcher: Batcher[_Text, Continued[Any]] = Batcher(
             self._run,
             cost=lambda item: item.tokens,
             budget=batch_max_tokens,
             max_waiting=max_waiting,
             name="encoder",
+            workers=workers,
             stalled_after_s=stalled_after_s,
-            observe=observe,
+            observe=None if observe is None else self._tell,
         )
 
     @property
@@ -71,18 +105,36 @@ class EncoderStage:
         """How many texts wait."""
         return self._batcher.depth
 
+    def known(self, text: str) -> EncodedQuery | None:
+        """`text` as a query, where the cache has it."""
+        return self._cache.get(Key(self.digest, PROMPT, text))
+
     async def encode(self, text: str, *, deadline: float) -> Encoding:
         """`text` as a query; `deadline` is a `time.monotonic()` moment.
 
         Raises InvalidRequest for a text of more tokens than a batch may have, and what
         `Batcher.submit` raises.
         """
-        key = Key(self.digest, PROMPT, text)
-        known = self._cache.get(key)
-        if known is not None:
-            return Encoding(known, 0.0)
-        made = await self._batcher.submit(await self._sized(text), deadline=deadline)
-        self._cache.put(key, made.query)
+        known = self.known(text)
+        return Encoding(known, 0.0) if known else await self.encode_new(text, deadline=deadline)
+
+    async def encode_new(self, text: str, *, deadline: float) -> Encoding:
+        """`encode`, whatever the cache has."""
+        return (await self.encode_then(text, None, _nothing, deadline=deadline)).encoding
+
+    async def encode_then(
+        self, text: str, given: In, then: Then[In, Out], *, deadline: float
+    ) -> Continued[Out]:
+        """`text` encoded as by `encode_new`, and what `then` makes of that and of `given`.
+
+        On the encoder's thread, at once: those of a batch that have the same `then` are given to it
+        together. Raises as `encode` does, and what `then` raises for a query alone.
+        """
+        tokens = await self._tokens(text)
+        made: Continued[Out] = await self._batcher.submit(
+            _Text(text, tokens, given, then), deadline=deadline
+        )
+        self._cache.put(Key(self.digest, PROMPT, text), made.encoding.query)
         return made
 
     async def close(self) -> bool:
@@ -90,18 +142,55 @@ class EncoderStage:
         await self._batcher.close()
         return await asyncio.to_thread(self._batcher.join, 0.5)
 
-    async def _sized(self, text: str) -> _Text:
+    async def _tokens(self, text: str) -> int:
+        """What `text` counts, at most."""
         bound = len(text.encode("utf-8", "surrogatepass")) + self._overhead
         tokens = min(bound, self.embedder.config.max_tokens)
         if tokens > self._budget:
             tokens = int((await asyncio.to_thread(self.embedder.query_tokens, [text]))[0])
-        return _Text(text, tokens)
+        return tokens
 
-    def _run(self, items: Sequence[_Text]) -> list[Encoding]:
+    def _run(self, items: Sequence[_Text]) -> list[Continued[Any]]:
         began = time.perf_counter()
-        encoded = encode_queries(self.embedder, [item.text for item in items])
-        run_ms = (time.perf_counter() - began) * 1e3
-        return [Encoding(query, run_ms) for query in encoded]
+        try:
+            with self._working() as alone:
+                embedder = self.embedder if alone and len(items) == 1 else self._divided
+                encoded = encode_queries(embedder, [item.text for item in items])
+        finally:
+            self._own.encoding_s = time.perf_counter() - began
+        results: list[Any] = [None] * len(items)
+        groups: dict[Then[Any, Any], list[int]] = {}
+        for place, item in enumerate(items):
+            groups.setdefault(item.then, []).append(place)
+        for then, places in groups.items():
+            made = then([items[i].given for i in places], [encoded[i] for i in places])
+            for place, result in zip(places, made, strict=True):
+                results[place] = result
+        run_ms = self._own.encoding_s * 1e3
+        return [
+            Continued(Encoding(query, run_ms), result)
+            for query, result in zip(encoded, results, strict=True)
+        ]
+
+    @contextmanager
+    def _working(self) -> Iterator[bool]:
+        """Counts the workers that encode; whether this one is alone. A count that is wrong for a
+        moment costs a moment.
+        """
+        self._at_work += 1
+        try:
+            yield self._at_work == 1
+        finally:
+            self._at_work -= 1
+
+    def _tell(self, stats: BatchStats) -> None:
+        """A batch's stats, with the time of the encoder alone; on the thread that ran it."""
+        if self._observe is not None:
+            self._observe(stats._replace(run_s=self._own.encoding_s))
+
+
+def _nothing(given: Sequence[None], encoded: Sequence[EncodedQuery]) -> Sequence[None]:
+    return given
 
 
 class EncoderPool:

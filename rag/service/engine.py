@@ -331,8 +331,15 @@ class Engine:
     async def _find(self, query: Query, deadline: float) -> _OneFound:
         if not needs_vector(query):
             return _OneFound(0.0, await self._search.search(query, None, deadline=deadline))
-        encoding = await self._encoder.encode(query.text, deadline=deadline)
-        searched = await self._search.search(query, encoding.query, deadline=deadline)
+        encoder, search = self._encoder, self._search
+        known = encoder.known(query.text)
+        if known is not None:
+            return _OneFound(0.0, await search.search(query, known, deadline=deadline))
+        if encoder.on_processors:
+            made = await encoder.encode_then(query.text, query, search.at_once, deadline=deadline)
+            return _OneFound(made.encoding.run_ms, made.result)
+        encoding = await encoder.encode_new(query.text, deadline=deadline)
+        searched = await search.search(query, encoding.query, deadline=deadline)
         return _OneFound(encoding.run_ms, searched)
 
     async def _generate(

@@ -46,6 +46,7 @@ class SearchStage:
         observe: Callable[[BatchStats], None] | None = None,
     ) -> None:
         self._searcher = searcher
+        self._observe = observe
         self._batcher: Batcher[_Job, Searched] = Batcher(
             self._run,
             cost=lambda job: 1,
@@ -71,6 +72,19 @@ class SearchStage:
     ) -> Searched:
         """What `Searcher.find` finds for a valid query; raises what `Batcher.submit` raises."""
         return await self._batcher.submit(_Job(query, encoded), deadline=deadline)
+
+    def at_once(self, queries: Sequence[Query], encoded: Sequence[EncodedQuery]) -> list[Searched]:
+        """What `search` answers, on the calling thread and without a wait."""
+        found: list[Searched] = []
+        for start in range(0, len(queries), BATCH_QUERIES):
+            part = slice(start, start + BATCH_QUERIES)
+            jobs = [_Job(*pair) for pair in zip(queries[part], encoded[part], strict=True)]
+            began = time.monotonic()
+            found += self._run(jobs)
+            if self._observe is not None:
+                spent = time.monotonic() - began
+                self._observe(BatchStats(len(jobs), len(jobs), [], spent))
+        return found
 
     async def close(self) -> bool:
         """Fails whoever still waits; True when no thread is left inside a library."""
