@@ -62,11 +62,5 @@ async def body_parts(
         yield part
 
 
-async def client_left(receive: Receive) -> None:
-    """Returns when the client has closed its connection; call after the body has been read."""
-    while (await receive())["type"] != "http.disconnect":
-        pass
-
-
 def _too_large(most_bytes: int) -> PayloadTooLarge:
     return PayloadTooLarge(f"body is larger than {most_bytes} bytes; split it")

@@ -17,7 +17,7 @@ from rag.service.errors import problem_of
 from rag.service.metrics import Metrics
 from rag.service.negotiation import Headers, read_headers
 from rag.service.state import THE_BUNDLE, Phase, Service
-from rag.service.streaming import Exchange, Send
+from rag.service.streaming import CONNECTION, Exchange, Send
 from rag.service.tracing import Tracing, describe, trace_id_of
 
 logger = logging.getLogger(__name__)
@@ -55,7 +55,9 @@ class Handler:
     async def __call__(self, scope: Mapping[str, Any], receive: Receive, send: Send) -> None:
         arrived = time.monotonic()
         headers = read_headers(scope["headers"])
-        exchange = Exchange(headers, receive, send, arrived, self._bundle(scope, headers))
+        exchange = Exchange(
+            headers, receive, send, arrived, self._bundle(scope, headers), scope.get(CONNECTION)
+        )
         name = f"POST {self._route}"
         with (
             logs.about(request_id=exchange.request_id),

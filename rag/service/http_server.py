@@ -6,9 +6,9 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, cast
 
 import uvicorn
 import uvloop
@@ -16,6 +16,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from rag.errors import ConfigurationError
 from rag.service.refusing import WAIT, Refusals
+from rag.service.streaming import CONNECTION
 
 BACKLOG = 2048
 KEEP_ALIVE_S = 75
@@ -24,10 +25,43 @@ HANG_UP_S = 1
 """For connections to close once their requests have ended."""
 
 
+class Joining:
+    """A transport that sends the head of a reply and the body that follows at once in one piece,
+    for a piece costs as much as the parsing of a request. A head alone leaves with the loop's next
+    turn.
+    """
+
+    def __init__(self, transport: Any, loop: asyncio.AbstractEventLoop) -> None:
+        self._transport = transport
+        self._loop = loop
+        self._held = b""
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._transport, name)
+
+    def write(self, data: bytes) -> None:
+        if self._held:
+            data, self._held = self._held + data, b""
+        elif data.startswith(b"HTTP/1.1 "):
+            self._held = data
+            self._loop.call_soon(self._flush)
+            return
+        self._transport.write(data)
+
+    def close(self) -> None:
+        self._flush()
+        self._transport.close()
+
+    def _flush(self) -> None:
+        if self._held:
+            data, self._held = self._held, b""
+            self._transport.write(data)
+
+
 class Protocol(HttpToolsProtocol):
-    """One connection. While there is no room, a question that arrives whole is refused as it is:
-    parsing it and calling the application would cost several times as much, and those who are
-    being served would pay for it.
+    """One connection (see `rag.service.streaming.Connection`). While there is no room, a question
+    that arrives whole is refused as it is: parsing it and calling the application would cost
+    several times as much, and those who are being served would pay for it.
     """
 
     config: Config
@@ -38,6 +72,32 @@ class Protocol(HttpToolsProtocol):
         """Whether the parser has read nothing of the next request."""
         self._held = b""
         """What has been received and not been parsed, of a question that is to be refused."""
+        self._plain: Any = None
+        """The transport as it is: a reply that is whole waits for nothing."""
+        self._watching: list[Callable[[], None]] = []
+        self._lost = False
+
+    def connection_made(self, transport: Any) -> None:
+        self._plain = transport
+        super().connection_made(cast(asyncio.Transport, Joining(transport, self.loop)))
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        super().connection_lost(exc)
+        self._lost = True
+        for leave in self._watching:
+            leave()
+
+    def watch(self, leave: Callable[[], None]) -> None:
+        self._watching.append(leave)
+        if self._lost:
+            leave()
+
+    def unwatch(self, leave: Callable[[], None]) -> None:
+        self._watching.remove(leave)
+
+    def on_headers_complete(self) -> None:
+        super().on_headers_complete()
+        cast(dict[str, Any], self.scope)[CONNECTION] = self
 
     def data_received(self, data: bytes) -> None:
         data, self._held = self._held + data, b""
@@ -71,7 +131,7 @@ class Protocol(HttpToolsProtocol):
             )
             return True
         default = b"".join(b"%s: %s\r\n" % pair for pair in self.server_state.default_headers)
-        self.transport.write(b"".join((reply.head, default, b"\r\n", reply.body)))
+        self._plain.write(b"".join((reply.head, default, b"\r\n", reply.body)))
         self.on_response_complete()
         return True
 

@@ -54,7 +54,7 @@ class Invocations:
                 await self._stream(engine, call, exchange)
                 return
             media_type = negotiation.choose(headers.accept, (negotiation.JSON,))
-            async with watching(exchange.receive):
+            with watching(exchange):
                 reply = await whole_reply(engine, call)
             await exchange.reply(replies.dumps(reply), media_type=media_type)
 
@@ -82,13 +82,14 @@ class Invocations:
             primed = 2  # the caller would rather have the generator's status than the passages
         try:
             async with asyncio.timeout_at(call.deadline + READER_GRACE_S):
-                async with aclosing(frames(engine, call)) as made, watching(exchange.receive):
-                    first = [await anext(made) for _ in range(primed)]
-                    await exchange.open(media_type)
-                    for frame in first:
-                        await exchange.frame(frame)
-                    async for frame in made:
-                        await exchange.frame(frame)
+                async with aclosing(frames(engine, call)) as made:
+                    with watching(exchange):
+                        first = [await anext(made) for _ in range(primed)]
+                        await exchange.open(media_type)
+                        for frame in first:
+                            await exchange.frame(frame)
+                        async for frame in made:
+                            await exchange.frame(frame)
                 await exchange.close()
         except TimeoutError:  # every stage keeps the deadline: it is the reader who does not
             raise ClientLeft from None
@@ -119,8 +120,9 @@ class Invocations:
                 await json_lines.spool(parts, body, limits.max_records)
             lines = json_lines.records(body, limits.max_payload_bytes)
             made = json_lines.replies(lines, answer, concurrency=limits.record_concurrency)
-            async with aclosing(made), watching(exchange.receive):
-                rest = await self._send(made, exchange, media_type)
+            async with aclosing(made):
+                with watching(exchange):
+                    rest = await self._send(made, exchange, media_type)
         if exchange.status:
             await exchange.close(rest)
         else:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import os
 import re
-import uuid
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
@@ -67,7 +67,7 @@ def request_id_of(headers: Headers) -> str:
     An id of other characters than letters, digits and `._:-` is not taken over: it goes into
     headers and logs.
     """
-    return named_request_id(headers) or uuid.uuid4().hex
+    return named_request_id(headers) or os.urandom(16).hex()
 
 
 def named_request_id(headers: Headers) -> str:

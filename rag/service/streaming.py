@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, MutableMapping
-from contextlib import asynccontextmanager
-from typing import Any
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, MutableMapping
+from contextlib import contextmanager
+from typing import Any, Protocol
 
 from rag import logs
-from rag.service.body import ClientLeft, Receive, client_left, read_body
+from rag.service.body import ClientLeft, Receive, read_body
 from rag.service.errors import Problem
 from rag.service.negotiation import (
     CUSTOM_ATTRIBUTES,
@@ -26,10 +26,22 @@ from rag.service.schemas import Limits
 
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 STREAMS = (NDJSON, EVENTS)
-WATCH_AFTER_S = 0.02
-"""How long a request is worked on before it is watched whether its client is still there."""
+CONNECTION = "rag.connection"
+"""What a server may put into a request's scope: its `Connection`."""
 READER_PATIENCE_S = 60.0
 """For a client to read a piece of a long reply."""
+
+
+class Connection(Protocol):
+    """What a request came by."""
+
+    def watch(self, leave: Callable[[], None]) -> None:
+        """`leave` is called when the client closes the connection, or has closed it already."""
+        ...
+
+    def unwatch(self, leave: Callable[[], None]) -> None:
+        """`leave` is not called any more."""
+        ...
 
 
 class Exchange:
@@ -40,12 +52,19 @@ class Exchange:
     """
 
     def __init__(
-        self, headers: Headers, receive: Receive, send: Send, arrived: float, bundle: str = ""
+        self,
+        headers: Headers,
+        receive: Receive,
+        send: Send,
+        arrived: float,
+        bundle: str = "",
+        connection: Connection | None = None,
     ) -> None:
         self.headers = headers
         self.receive = receive
         self.arrived = arrived
         self.bundle = bundle
+        self.connection = connection
         self.credential = credential_of(headers)
         self.request_id = request_id_of(headers)
         self.status = 0
@@ -149,35 +168,30 @@ def head_of(
     return head
 
 
-@asynccontextmanager
-async def watching(receive: Receive) -> AsyncIterator[None]:
+@contextmanager
+def watching(exchange: Exchange) -> Iterator[None]:
     """Cancels the work inside when the client leaves, and raises ClientLeft in its place.
 
-    To be entered when the body has been read, and left before the reply ends.
+    To be entered when the body has been read, and left before the reply ends. Under a server that
+    does not say who leaves, it does nothing.
     """
-    task = asyncio.current_task()
-    if task is None:
-        raise RuntimeError("requests are handled inside a task")
-    watcher: asyncio.Task[None] | None = None
+    connection, task = exchange.connection, asyncio.current_task()
+    if connection is None or task is None:
+        yield
+        return
+    left = False
 
-    def cancel(_: object) -> None:
+    def leave() -> None:
+        nonlocal left
+        left = True
         task.cancel()
 
-    def watch() -> None:
-        nonlocal watcher
-        watcher = asyncio.create_task(client_left(receive))
-        watcher.add_done_callback(cancel)
-
-    # Most requests are answered before it is worth a task.
-    starting = asyncio.get_running_loop().call_later(WATCH_AFTER_S, watch)
+    connection.watch(leave)
     try:
         yield
     except asyncio.CancelledError:
-        if watcher is not None and watcher.done() and task.uncancel() == 0:
+        if left and task.uncancel() == 0:
             raise ClientLeft from None
         raise
     finally:
-        starting.cancel()
-        if watcher is not None:
-            watcher.remove_done_callback(cancel)
-            watcher.cancel()
+        connection.unwatch(leave)

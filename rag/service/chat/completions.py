@@ -54,7 +54,7 @@ class ChatCompletions:
         if request.stream:
             await self._stream(engine, chat, call, exchange)
             return
-        async with watching(exchange.receive):
+        with watching(exchange):
             reply = await _whole(engine, chat, call)
         await exchange.reply(dumps(reply))
 
@@ -66,24 +66,22 @@ class ChatCompletions:
         """
         try:
             async with asyncio.timeout_at(call.deadline + READER_GRACE_S):
-                async with (
-                    aclosing(_chunks(engine, chat, call)) as made,
-                    watching(exchange.receive),
-                ):
-                    first = [await anext(made), await anext(made)]
-                    await exchange.open(negotiation.EVENTS)
-                    for chunk in first:
-                        await exchange.data(dumps(chunk))
-                    try:
-                        async for chunk in made:
+                async with aclosing(_chunks(engine, chat, call)) as made:
+                    with watching(exchange):
+                        first = [await anext(made), await anext(made)]
+                        await exchange.open(negotiation.EVENTS)
+                        for chunk in first:
                             await exchange.data(dumps(chunk))
-                    except ClientLeft:
-                        raise
-                    except Exception as error:  # noqa: BLE001 - a stream ends with its failure
-                        problem = problem_of(error, exchange.request_id)
-                        await exchange.data(dumps(error_json(problem, exchange.request_id)))
-                        exchange.status = problem.status
-                    await exchange.data(b"[DONE]")
+                        try:
+                            async for chunk in made:
+                                await exchange.data(dumps(chunk))
+                        except ClientLeft:
+                            raise
+                        except Exception as error:  # noqa: BLE001 - a stream ends with its failure
+                            problem = problem_of(error, exchange.request_id)
+                            await exchange.data(dumps(error_json(problem, exchange.request_id)))
+                            exchange.status = problem.status
+                        await exchange.data(b"[DONE]")
                 await exchange.close()
         except TimeoutError:  # every stage keeps the deadline: it is the reader who does not
             raise ClientLeft from None
