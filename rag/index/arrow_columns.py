@@ -1,4 +1,4 @@
-"""Single values out of Arrow record batches, straight from their buffers.
+"""A few values out of Arrow record batches, straight from their buffers.
 
 `column[i].as_py()` makes a scalar object first, which costs more than everything else that a
 search does with a passage. Values are copied; the buffers belong to the batch, which is kept.
@@ -6,6 +6,7 @@ search does with a passage. Values are copied; the buffers belong to the batch, 
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any, Protocol
 
 import numpy as np
@@ -13,12 +14,13 @@ import pyarrow as pa
 
 
 class Reader(Protocol):
-    """The values of one column of one batch: `reader(i)` is row i, None where it is null.
+    """The values of one column of one batch: `reader(rows)` are those of `rows`, in that order,
+    None where one is null.
 
     Raises UnicodeDecodeError for a string that is none.
     """
 
-    def __call__(self, row: int, /) -> Any: ...
+    def __call__(self, rows: Iterable[int], /) -> list[Any]: ...
 
 
 def reader(column: pa.Array) -> Reader:
@@ -41,8 +43,9 @@ class _Strings:
         data = column.buffers()[2]
         self._data = memoryview(b"" if data is None else data)
 
-    def __call__(self, row: int) -> str:
-        return str(self._data[self._offsets[row] : self._offsets[row + 1]], "utf-8")
+    def __call__(self, rows: Iterable[int]) -> list[str]:
+        data, ends = self._data, self._offsets
+        return [str(data[ends[row] : ends[row + 1]], "utf-8") for row in rows]
 
 
 class _Lists:
@@ -50,8 +53,9 @@ class _Lists:
         self._offsets = _offsets(column)
         self._values = _Strings(column.values)
 
-    def __call__(self, row: int) -> tuple[str, ...]:
-        return tuple(map(self._values, range(self._offsets[row], self._offsets[row + 1])))
+    def __call__(self, rows: Iterable[int]) -> list[tuple[str, ...]]:
+        values, ends = self._values, self._offsets
+        return [tuple(values(range(ends[row], ends[row + 1]))) for row in rows]
 
 
 class _Binary:
@@ -59,8 +63,9 @@ class _Binary:
         self._width = column.type.byte_width
         self._data = memoryview(column.buffers()[1])[column.offset * self._width :]
 
-    def __call__(self, row: int) -> bytes:
-        return bytes(self._data[row * self._width : (row + 1) * self._width])
+    def __call__(self, rows: Iterable[int]) -> list[bytes]:
+        data, width = self._data, self._width
+        return [bytes(data[row * width : (row + 1) * width]) for row in rows]
 
 
 class _Numbers:
@@ -71,10 +76,11 @@ class _Numbers:
             column = column.fill_null(0)
         self._values = np.ascontiguousarray(column.to_numpy()).data
 
-    def __call__(self, row: int) -> int | None:
-        if self._valid is not None and not self._valid[row]:
-            return None
-        return int(self._values[row])
+    def __call__(self, rows: Iterable[int]) -> list[int | None]:
+        values, valid = self._values, self._valid
+        if valid is None:
+            return [values[row] for row in rows]
+        return [values[row] if valid[row] else None for row in rows]
 
 
 def _offsets(column: pa.Array, *, wide: bool = False) -> memoryview:

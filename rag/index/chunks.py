@@ -76,15 +76,18 @@ class ChunkStore:
 
         Raises IndexError for a row outside 0..rows-1, -1 included: padding is no chunk.
         """
+        found = self._chunks.rows(self._checked(rows))
+        records = self._known_records([values[1] for values in found])
+        return list(map(_chunk, found, records))
+
+    def _known_records(self, docs: Sequence[int]) -> list[DocumentRecord]:
+        """The records of documents by their rows; those of recent ones are kept."""
         known = self._records
         if len(known) > RECORDS_KEPT:
             known = self._records = {}
-        found = []
-        for values in map(self._chunks.row, self._checked(rows)):
-            doc = values[1]
-            record = known.get(doc) or known.setdefault(doc, self._record(doc))
-            found.append(_chunk(values, record))
-        return found
+        unknown = [doc for doc in dict.fromkeys(docs) if doc not in known]
+        known.update(zip(unknown, map(_record, self._documents.rows(unknown)), strict=True))
+        return [known[doc] for doc in docs]
 
     def chunk_ids(self, rows: Int64) -> list[str]:
         """The ids of `rows`, in that order; IndexError as in `chunks`."""
@@ -150,9 +153,14 @@ class ChunkStore:
         return found
 
     def _record(self, row: int) -> DocumentRecord:
-        value = dict(zip(self._documents.names, self._documents.row(row), strict=True))
-        metadata: Metadata = json.loads(value.pop("metadata"))
-        return DocumentRecord(metadata=metadata, **value)
+        return _record(self._documents.rows([row])[0])
+
+
+def _record(values: Sequence[Any]) -> DocumentRecord:
+    """`values` are those of DOCUMENT_SCHEMA, in its order."""
+    doc_id, uri, title, lang, kind, metadata, sha256, size = values
+    read: Metadata = json.loads(metadata)
+    return DocumentRecord(doc_id, uri, title, lang, kind, read, sha256, size)
 
 
 def _chunk(values: Sequence[Any], record: DocumentRecord) -> Chunk:
@@ -167,7 +175,7 @@ def _chunk(values: Sequence[Any], record: DocumentRecord) -> Chunk:
 
 
 class _Rows:
-    """An Arrow IPC file as rows; `names` are the columns that `row` returns."""
+    """An Arrow IPC file as rows; `names` are the columns that `rows` returns."""
 
     def __init__(self, path: Path, schema: pa.Schema) -> None:
         self.path = path
@@ -198,17 +206,26 @@ class _Rows:
     def value(self, name: str, row: int) -> Any:
         number, offset = self._locate(row)
         try:
-            return self._readers_of(number)[name](offset)
+            return self._readers_of(number)[name]([offset])[0]
         except UnicodeDecodeError as error:
             raise self._broken(error) from None
 
-    def row(self, row: int) -> list[Any]:
-        """The values of `names`."""
-        number, offset = self._locate(row)
-        try:
-            return [read(offset) for read in self._readers_of(number).values()]
-        except UnicodeDecodeError as error:
-            raise self._broken(error) from None
+    def rows(self, rows: Sequence[int]) -> list[tuple[Any, ...]]:
+        """The values of `names` of each of `rows`, in their order."""
+        parts: dict[int, list[int]] = {}
+        for place, row in enumerate(rows):
+            parts.setdefault(bisect_right(self._starts, row) - 1, []).append(place)
+        found: list[tuple[Any, ...]] = [()] * len(rows)
+        for number, places in parts.items():
+            first = self._starts[number]
+            offsets = [rows[place] - first for place in places]
+            try:
+                columns = [read(offsets) for read in self._readers_of(number).values()]
+            except UnicodeDecodeError as error:
+                raise self._broken(error) from None
+            for place, values in zip(places, zip(*columns, strict=True), strict=True):
+                found[place] = values
+        return found
 
     def slices(self, names: Sequence[str], start: int, stop: int) -> Iterator[tuple[Any, ...]]:
         start, stop, _ = slice(start, stop).indices(self.count)
