@@ -22,9 +22,10 @@ from rag.models.generator import Generator
 from rag.models.load import Backend
 from rag.models.load_generator import GeneratorSpec, load_generator
 from rag.models.load_reranker import RerankerSpec, load_reranker
+from rag.models.threads import usable_cpus
 from rag.retrieval.opening import load_proven, place_dense, warm
 from rag.retrieval.searcher import Searcher
-from rag.service.encoding import EncoderPool, EncoderStage
+from rag.service.encoding import WORKERS, EncoderPool, EncoderStage
 from rag.service.engine import Done, Engine
 from rag.service.expanding import Expander
 from rag.service.metrics import Metrics
@@ -94,6 +95,8 @@ class EngineMaker:
         """
         options = self._options
         opened = open_bundle(uri, version=version, cache_dir=options.cache_dir)
+        # Several searches run at once: a thread for each costs less than all threads for each.
+        opened.dense = opened.dense.with_threads(max(1, usable_cpus() // WORKERS))
         place_dense(opened, options.dense_device, options.dense_search)
         searcher = Searcher(opened)
         warm(searcher, opened.manifest.dense["dimension"])

@@ -97,6 +97,10 @@ class DenseLeg:
         """The same vectors, found in another way."""
         return DenseLeg(self.index, self._stored, nominator, spec=self.spec, threads=self._threads)
 
+    def with_threads(self, threads: int) -> DenseLeg:
+        """The same, with `threads` for each search."""
+        return DenseLeg(self.index, self._stored, self._nominator, spec=self.spec, threads=threads)
+
     @property
     def rows(self) -> int:
         """How many vectors there are."""

@@ -87,6 +87,39 @@ def test_an_idle_worker_starts_at_once_and_a_busy_one_accumulates() -> None:
     asyncio.run(scenario())
 
 
+def test_workers_share_what_waits() -> None:
+    """One that becomes free takes no more than its share of what waits and runs: the other will be
+    free before it has done everything.
+    """
+    go_on = {number: threading.Event() for number in range(1, 9)}
+    batches: list[list[int]] = []
+    entered = threading.Semaphore(0)
+
+    def run(items: Sequence[int]) -> list[int]:
+        batches.append(list(items))
+        entered.release()
+        go_on[items[0]].wait(30)
+        return list(items)
+
+    async def scenario() -> None:
+        async with batcher(run, workers=2, budget=100) as made:
+            tasks = []
+            for number in (1, 2):
+                tasks.append(asyncio.create_task(made.submit(number, deadline=soon())))
+                assert await asyncio.to_thread(entered.acquire, timeout=30)
+            tasks += [asyncio.create_task(made.submit(n, deadline=soon())) for n in range(3, 9)]
+            await queued(made, 6)
+            for first in (1, 2):
+                go_on[first].set()
+                assert await asyncio.to_thread(entered.acquire, timeout=30)
+            for event in go_on.values():
+                event.set()
+            assert await asyncio.gather(*tasks) == list(range(1, 9))
+
+    asyncio.run(scenario())
+    assert batches == [[1], [2], [3, 4, 5, 6], [7, 8]]
+
+
 def test_batches_respect_the_budget_in_cost_and_the_order_of_arrival() -> None:
     async def scenario() -> None:
         gate = Gate(opened=False)

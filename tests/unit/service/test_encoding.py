@@ -27,7 +27,7 @@ class Watched:
         self._embedder = embedder
         self.config = embedder.config
         self.batches: list[list[str]] = []
-        self.threads: set[str] = set()
+        self.seen_on: set[str] = set()
         self.go_on = threading.Event()
         self.go_on.set()
         self.entered = threading.Semaphore(0)
@@ -51,7 +51,7 @@ class Watched:
         return self._embedder.query_tokens(texts)
 
     def _note(self) -> None:
-        self.threads.add(threading.current_thread().name)
+        self.seen_on.add(threading.current_thread().name)
 
 
 @pytest.fixture(scope="module")
@@ -165,7 +165,7 @@ def test_nothing_is_tokenised_on_the_event_loop(embedder: Watched) -> None:
         await made.close()
 
     asyncio.run(scenario())
-    assert threading.current_thread().name not in embedder.threads
+    assert threading.current_thread().name not in embedder.seen_on
 
 
 def test_a_full_queue_refuses(embedder: Watched) -> None:
@@ -214,3 +214,121 @@ def test_an_encoder_that_cannot_be_loaded_leaves_no_trace(real: Embedder) -> Non
         pool.take(real.config.digest, fail)
     taken = pool.take(real.config.digest, lambda: real)
     asyncio.run(pool.give_back(taken))
+
+
+class Divided(Watched):
+    """An encoder on the CPU whose threads can be divided; notes the share of each call."""
+
+    device = "cpu"
+
+    def __init__(self, embedder: Embedder, threads: int = 2) -> None:
+        super().__init__(embedder)
+        self.threads = threads
+        self.asked_for: list[int] = []
+        self.part: Watched | None = None
+
+    def divided(self, callers: int) -> Embedder:
+        self.asked_for.append(callers)
+        self.part = Watched(self._embedder)
+        return self.part
+
+
+def test_what_follows_is_done_on_the_encoders_thread_for_those_of_one_batch(
+    embedder: Watched, real: Embedder
+) -> None:
+    asked: list[tuple[str, list[int], int]] = []
+
+    def doing(name: str) -> Any:
+        def then(given: Sequence[int], encoded: Sequence[Any]) -> list[str]:
+            asked.append((threading.current_thread().name, list(given), len(encoded)))
+            return [f"{name} {number}" for number in given]
+
+        return then
+
+    first, second = doing("first"), doing("second")
+
+    async def scenario() -> None:
+        made = stage(embedder, cache=VectorCache(1 << 20))
+        embedder.go_on.clear()
+        blocked = asyncio.create_task(made.encode("blocks", deadline=soon()))
+        assert await asyncio.to_thread(embedder.entered.acquire, timeout=30)
+        tasks = [
+            asyncio.create_task(made.encode_then(f"text {i}", i, then, deadline=soon()))
+            for i, then in enumerate([first, second, first])
+        ]
+        while made.depth < 3:
+            await asyncio.sleep(0.001)
+        embedder.go_on.set()
+        results = await asyncio.gather(*tasks)
+        await blocked
+        assert [result.result for result in results] == ["first 0", "second 1", "first 2"]
+        expected = real.embed_queries(["text 2"])[0]
+        assert results[2].encoding.query.vector == pytest.approx(expected, abs=1e-6)
+        assert made.known("text 1") is not None  # kept for the next who asks
+        await made.close()
+
+    asyncio.run(scenario())
+    assert [(given, count) for _, given, count in asked] == [([0, 2], 2), ([1], 1)]
+    assert {name for name, *_ in asked} == {"encoder-0"}
+
+
+def test_what_follows_and_fails_fails_its_own_query_alone(embedder: Watched) -> None:
+    def then(given: Sequence[int], encoded: Sequence[Any]) -> Sequence[int]:
+        if 1 in given:
+            raise InvalidRequest("not this one")
+        return given
+
+    async def scenario() -> None:
+        made = stage(embedder)
+        tasks = await held(made, embedder, ["a"])
+        tasks += [
+            asyncio.create_task(made.encode_then(f"text {i}", i, then, deadline=soon()))
+            for i in range(3)
+        ]
+        while made.depth < 3:
+            await asyncio.sleep(0.001)
+        embedder.go_on.set()
+        found = await asyncio.gather(*tasks, return_exceptions=True)
+        assert [found[1].result, found[3].result] == [0, 2]  # type: ignore[union-attr]
+        assert isinstance(found[2], InvalidRequest)
+        await made.close()
+
+    asyncio.run(scenario())
+
+
+def test_a_text_alone_has_all_threads_and_others_have_shares(real: Embedder) -> None:
+    embedder = Divided(real)
+
+    async def scenario() -> None:
+        made = stage(embedder, cache=VectorCache(0))
+        part = embedder.part
+        assert part is not None
+        await made.encode("alone", deadline=soon())
+        assert (embedder.batches, part.batches) == ([["alone"]], [])
+        tasks = await held(made, embedder, ["first"])
+        # The other worker takes what comes now: with a share of the threads, and at once.
+        second = asyncio.create_task(made.encode("second", deadline=soon()))
+        await asyncio.wait_for(second, 30)
+        assert part.batches == [["second"]]
+        embedder.go_on.set()
+        await asyncio.gather(*tasks)
+        assert await made.close()
+
+    asyncio.run(scenario())
+    assert embedder.asked_for == [2]
+
+
+@pytest.mark.parametrize("device", ["cuda", "cpu"])
+def test_one_thread_or_a_gpu_is_not_divided(real: Embedder, device: str) -> None:
+    embedder = Divided(real, threads=1 if device == "cpu" else 8)
+    embedder.device = device
+
+    async def scenario() -> None:
+        made = stage(embedder)
+        assert made.on_processors == (device == "cpu")
+        await made.encode("x", deadline=soon())
+        await made.close()
+
+    asyncio.run(scenario())
+    assert embedder.asked_for == []
+    assert embedder.batches == [["x"]]
