@@ -201,6 +201,7 @@ class Batcher(Generic[In, Out]):
         try:
             while batch := self._next_batch(me):
                 self._answer(batch)
+                batch = []  # nothing of theirs is held while there is nothing to do
         except BaseException as error:
             # Whatever ends a worker (SystemExit in a library, say), its callers hear of it.
             logger.exception("worker %s died", me.name)

@@ -7,6 +7,7 @@ import contextlib
 import random
 import threading
 import time
+import weakref
 from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any
 
@@ -432,3 +433,27 @@ def test_every_submit_ends(
 
     asyncio.run(scenario())
     assert oversized == []
+
+
+def test_an_idle_worker_holds_nothing_of_its_last_batch() -> None:
+    """What items refer to, a bundle say, is gone as soon as nobody else has it."""
+
+    class Item:
+        pass
+
+    async def scenario() -> None:
+        made: Batcher[Item, int] = Batcher(
+            lambda items: [1] * len(items),
+            cost=lambda item: 1, budget=8, max_waiting=8, name="test",
+        )  # fmt: skip
+        item = Item()
+        there = weakref.ref(item)
+        assert await made.submit(item, deadline=soon()) == 1
+        del item
+        end = time.monotonic() + 10
+        while there() is not None and time.monotonic() < end:
+            await asyncio.sleep(0.01)
+        assert there() is None
+        await made.close()
+
+    asyncio.run(scenario())
