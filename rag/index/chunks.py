@@ -212,13 +212,14 @@ class _Rows:
 
     def rows(self, rows: Sequence[int]) -> list[tuple[Any, ...]]:
         """The values of `names` of each of `rows`, in their order."""
-        parts: dict[int, list[int]] = {}
+        parts: dict[int, tuple[list[int], list[int]]] = {}
         for place, row in enumerate(rows):
-            parts.setdefault(bisect_right(self._starts, row) - 1, []).append(place)
+            number, offset = self._locate(row)
+            places, offsets = parts.setdefault(number, ([], []))
+            places.append(place)
+            offsets.append(offset)
         found: list[tuple[Any, ...]] = [()] * len(rows)
-        for number, places in parts.items():
-            first = self._starts[number]
-            offsets = [rows[place] - first for place in places]
+        for number, (places, offsets) in parts.items():
             try:
                 columns = [read(offsets) for read in self._readers_of(number).values()]
             except UnicodeDecodeError as error:
