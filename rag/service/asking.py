@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import time
-import uuid
 from collections.abc import Mapping
 from typing import Any
 
@@ -17,6 +16,7 @@ from rag.service.engine import Call
 from rag.service.engines import EngineMaker
 from rag.service.invocations import whole_reply
 from rag.service.metrics import Metrics
+from rag.service.negotiation import new_request_id
 from rag.service.schemas import parse_request
 from rag.settings import Settings
 
@@ -63,7 +63,7 @@ def ask_bundle(settings: Settings, request: Mapping[str, Any]) -> dict[str, Any]
 
     async def reply() -> dict[str, Any]:
         try:
-            return await whole_reply(engine, Call(parsed, uuid.uuid4().hex, now, deadline))
+            return await whole_reply(engine, Call(parsed, new_request_id(), now, deadline))
         finally:
             await engine.close()
             await maker.close()

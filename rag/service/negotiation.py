@@ -67,7 +67,12 @@ def request_id_of(headers: Headers) -> str:
     An id of other characters than letters, digits and `._:-` is not taken over: it goes into
     headers and logs.
     """
-    return named_request_id(headers) or os.urandom(16).hex()
+    return named_request_id(headers) or new_request_id()
+
+
+def new_request_id() -> str:
+    """32 hex digits, at random."""
+    return os.urandom(16).hex()
 
 
 def named_request_id(headers: Headers) -> str:
