@@ -1,4 +1,4 @@
-"""A few values out of Arrow record batches, straight from their buffers.
+"""Single values out of Arrow record batches, straight from their buffers.
 
 `column[i].as_py()` makes a scalar object first, which costs more than everything else that a
 search does with a passage. Values are copied; the buffers belong to the batch, which is kept.
@@ -6,81 +6,77 @@ search does with a passage. Values are copied; the buffers belong to the batch, 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Any, Protocol
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
-
-class Reader(Protocol):
-    """The values of one column of one batch: `reader(rows)` are those of `rows`, in that order,
-    None where one is null.
-
-    Raises UnicodeDecodeError for a string that is none.
-    """
-
-    def __call__(self, rows: Iterable[int], /) -> list[Any]: ...
+Reader = Callable[[int], Any]
+"""The value in one row of one column of one batch, None where it is null. Raises UnicodeDecodeError
+for a string that is none. A function, not an object: a passage takes a call for each column.
+"""
 
 
 def reader(column: pa.Array) -> Reader:
-    """A reader of numbers, strings, lists of strings or binary of fixed width."""
+    """A reader of numbers, strings, lists of strings (as tuples) or binary of fixed width.
+
+    Rows are those of `column`, from 0; they are not checked.
+    """
     kind = column.type
     if pa.types.is_string(kind) or pa.types.is_large_string(kind):
-        return _Strings(column)
+        return _strings(column)
     if pa.types.is_list(kind) and pa.types.is_string(kind.value_type):
-        return _Lists(column)
+        return _lists(column)
     if pa.types.is_fixed_size_binary(kind):
-        return _Binary(column)
+        return _binary(column)
     if pa.types.is_integer(kind):
-        return _Numbers(column)
+        return _numbers(column)
     raise TypeError(f"no reader for {kind}")
 
 
-class _Strings:
-    def __init__(self, column: pa.Array) -> None:
-        self._offsets = _offsets(column, wide=pa.types.is_large_string(column.type))
-        data = column.buffers()[2]
-        self._data = memoryview(b"" if data is None else data)
+def _strings(column: pa.Array) -> Reader:
+    ends = _offsets(column, wide=pa.types.is_large_string(column.type))
+    buffer = column.buffers()[2]
+    data = memoryview(b"" if buffer is None else buffer)
 
-    def __call__(self, rows: Iterable[int]) -> list[str]:
-        data, ends = self._data, self._offsets
-        return [str(data[ends[row] : ends[row + 1]], "utf-8") for row in rows]
+    def read(row: int) -> str:
+        return str(data[ends[row] : ends[row + 1]], "utf-8")
 
-
-class _Lists:
-    def __init__(self, column: pa.Array) -> None:
-        self._offsets = _offsets(column)
-        self._values = _Strings(column.values)
-
-    def __call__(self, rows: Iterable[int]) -> list[tuple[str, ...]]:
-        values, ends = self._values, self._offsets
-        return [tuple(values(range(ends[row], ends[row + 1]))) for row in rows]
+    return read
 
 
-class _Binary:
-    def __init__(self, column: pa.Array) -> None:
-        self._width = column.type.byte_width
-        self._data = memoryview(column.buffers()[1])[column.offset * self._width :]
+def _lists(column: pa.Array) -> Reader:
+    ends, value = _offsets(column), _strings(column.values)
 
-    def __call__(self, rows: Iterable[int]) -> list[bytes]:
-        data, width = self._data, self._width
-        return [bytes(data[row * width : (row + 1) * width]) for row in rows]
+    def read(row: int) -> tuple[str, ...]:
+        start, end = ends[row], ends[row + 1]
+        return tuple(map(value, range(start, end))) if start < end else ()
+
+    return read
 
 
-class _Numbers:
-    def __init__(self, column: pa.Array) -> None:
-        self._valid: bytes | None = None
-        if column.null_count:
-            self._valid = column.is_valid().to_numpy(zero_copy_only=False).tobytes()
-            column = column.fill_null(0)
-        self._values = np.ascontiguousarray(column.to_numpy()).data
+def _binary(column: pa.Array) -> Reader:
+    width = column.type.byte_width
+    data = memoryview(column.buffers()[1])[column.offset * width :]
 
-    def __call__(self, rows: Iterable[int]) -> list[int | None]:
-        values, valid = self._values, self._valid
-        if valid is None:
-            return [values[row] for row in rows]
-        return [values[row] if valid[row] else None for row in rows]
+    def read(row: int) -> bytes:
+        return bytes(data[row * width : (row + 1) * width])
+
+    return read
+
+
+def _numbers(column: pa.Array) -> Reader:
+    if not column.null_count:
+        every: Reader = np.ascontiguousarray(column.to_numpy()).data.__getitem__
+        return every
+    valid = column.is_valid().to_numpy(zero_copy_only=False).tobytes()
+    values = np.ascontiguousarray(column.fill_null(0).to_numpy()).data
+
+    def read(row: int) -> int | None:
+        return values[row] if valid[row] else None
+
+    return read
 
 
 def _offsets(column: pa.Array, *, wide: bool = False) -> memoryview:

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import threading
 from bisect import bisect_left, bisect_right
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import orjson
 import pyarrow as pa
 from numpy.typing import NDArray
 
@@ -159,7 +159,7 @@ class ChunkStore:
 def _record(values: Sequence[Any]) -> DocumentRecord:
     """`values` are those of DOCUMENT_SCHEMA, in its order."""
     doc_id, uri, title, lang, kind, metadata, sha256, size = values
-    read: Metadata = json.loads(metadata)
+    read: Metadata = orjson.loads(metadata)
     return DocumentRecord(doc_id, uri, title, lang, kind, read, sha256, size)
 
 
@@ -206,26 +206,20 @@ class _Rows:
     def value(self, name: str, row: int) -> Any:
         number, offset = self._locate(row)
         try:
-            return self._readers_of(number)[name]([offset])[0]
+            return self._readers_of(number)[name](offset)
         except UnicodeDecodeError as error:
             raise self._broken(error) from None
 
-    def rows(self, rows: Sequence[int]) -> list[tuple[Any, ...]]:
+    def rows(self, rows: Iterable[int]) -> list[list[Any]]:
         """The values of `names` of each of `rows`, in their order."""
-        parts: dict[int, tuple[list[int], list[int]]] = {}
-        for place, row in enumerate(rows):
-            number, offset = self._locate(row)
-            places, offsets = parts.setdefault(number, ([], []))
-            places.append(place)
-            offsets.append(offset)
-        found: list[tuple[Any, ...]] = [()] * len(rows)
-        for number, (places, offsets) in parts.items():
-            try:
-                columns = [read(offsets) for read in self._readers_of(number).values()]
-            except UnicodeDecodeError as error:
-                raise self._broken(error) from None
-            for place, values in zip(places, zip(*columns, strict=True), strict=True):
-                found[place] = values
+        found = []
+        try:
+            for row in rows:
+                number, offset = self._locate(row)
+                readers = self._readers[number] or self._readers_of(number)
+                found.append([read(offset) for read in readers.values()])
+        except UnicodeDecodeError as error:
+            raise self._broken(error) from None
         return found
 
     def slices(self, names: Sequence[str], start: int, stop: int) -> Iterator[tuple[Any, ...]]:

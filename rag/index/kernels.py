@@ -12,6 +12,9 @@ import numpy as np
 from rag.compiled.kernel import kernel, reads, writes
 from rag.types import Float32, Int64, RowMask
 
+LINE = 16
+"""Numbers of 32 bits in a cache line."""
+
 
 @kernel(
     reads(np.uint8),
@@ -195,6 +198,20 @@ def search_postings(
         sort_hits(rows, scores, size)
 
 
+@kernel(reads(np.float32, 2), reads(np.int64), writes(np.float32))
+def fetch_vectors(vectors: Float32, places: Int64, out: Float32) -> None:
+    """Brings vectors[places] into the processor's caches; out[i] becomes some number.
+
+    A number of each cache line is read, which takes so few steps that many lines are under way at
+    once: a loop that computes with them waits for few at a time.
+    """
+    for i in range(out.size):
+        some = np.float32(0.0)
+        for j in range(0, vectors.shape[1], LINE):
+            some += vectors[places[i], j]
+        out[i] = some
+
+
 @kernel(
     reads(np.float32, 2),
     reads(np.int64),
@@ -245,6 +262,7 @@ def rank_nominees(
         first = starts[query]
         end = starts[query + 1]
         scores = np.empty(end - first, dtype=np.float32)
+        fetch_vectors(vectors, places[first:end], scores)
         rounded_products(vectors, places[first:end], queries[query], grid, scores)
         found = np.empty(end - first, dtype=np.int64)
         for i in range(found.size):

@@ -28,7 +28,6 @@ The weights were chosen together over many collections; the result changes littl
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -105,14 +104,12 @@ class Feedback:
         )  # fmt: skip
         settings = np.empty((len(asked.texts), 10), dtype=np.float32)
         weigh(dense.rows, sparse.scores, asked.readable, options, settings)
-        table = _take_table(found.known)
         fuse(
             vectors, places, found.starts, found.ends, found.terms, found.weights, rows, firsts,
             asked.vectors,
             terms.starts, terms.terms, terms.counts, terms.idf, settings, self.passages,
-            self.calibration.numbers(scale), table, *fused,
+            self.calibration.numbers(scale), *fused,
         )  # fmt: skip
-        _tables.append(table)
         return fused
 
 
@@ -124,20 +121,6 @@ def measure_scale(index: Evidence, rows: int) -> Scale:
     vectors = index.vectors(sample).astype(np.float64)
     cosines = (vectors @ vectors.T)[np.triu_indices(len(sample), 1)]
     return Scale(float(cosines.mean()), max(float(cosines.std()), 0.01))
-
-
-_tables: deque[Float32] = deque()
-
-
-def _take_table(terms: int) -> Float32:
-    """float32 (`terms` or more, 2) of zeros; as many exist as searches ever ran at once."""
-    try:
-        table = _tables.pop()
-    except IndexError:
-        table = np.zeros((0, 2), dtype=np.float32)
-    if len(table) < terms:
-        table = np.zeros((terms, 2), dtype=np.float32)
-    return table
 
 
 def _first(hits: Hits) -> Hits:

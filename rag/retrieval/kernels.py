@@ -1,8 +1,12 @@
 """The compiled inner loops of feedback fusion. How they are compiled: rag/compiled/.
 
 Passages of many queries lie one after the other: passage p has the vector vectors[places[p]] and
-the terms terms[starts[p]:ends[p]] with their weights. A `table` (terms, 2) holds numbers by
-term while a loop runs; it is 0 everywhere before and after.
+the terms terms[starts[p]:ends[p]] with their weights.
+
+Numbers by term are kept in a hash table that is small enough for the nearest cache, for most terms
+of a passage are not in it: `heads` (a power of two) has for each remainder of a term the entry to
+look at, 0 for none; entry e is of the term links[e, 0], has values[e], and links[e, 1] is the next
+entry of that remainder. Entry 0 is of no term, and its values are 0.
 """
 
 from __future__ import annotations
@@ -12,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from rag.compiled.kernel import kernel, reads, writes
-from rag.index.kernels import sort_hits
+from rag.index.kernels import LINE, fetch_vectors, sort_hits
 from rag.types import Float32, Int64
 
 _FLOATS = reads(np.float32)
@@ -26,7 +30,23 @@ _PASSAGES = (
     _FLOATS,  # weights
     np.int64,  # the first passage of the query
 )
-_TABLE = writes(np.float32, 2)
+_TABLE = (reads(np.uint32), reads(np.uint32, 2), reads(np.float32, 2))
+NO_TERM = np.uint32(0xFFFFFFFF)
+FEWEST_SLOTS = 512
+SLOTS = 8
+"""Of a table, for each term that it may hold."""
+
+
+@kernel(*_PASSAGES[2:], writes(np.float32))
+def fetch_terms(
+    starts: Int64, ends: Int64, terms: Any, weights: Float32, first: int, out: Float32
+) -> None:
+    """What `fetch_vectors` does, for the terms and weights of passages from `first` on."""
+    for i in range(out.size):
+        some = np.float32(0.0)
+        for j in range(starts[first + i], ends[first + i], LINE):
+            some += weights[j] + np.float32(terms[j])
+        out[i] = some
 
 
 @kernel(*_PASSAGES[:2], np.int64, _FLOATS, writes(np.float32), reorder=True)
@@ -63,26 +83,60 @@ def mean_vector(vectors: Float32, places: Int64, first: int, count: int, out: Fl
         out[j] /= np.float32(count)
 
 
-@kernel(*_PASSAGES[2:], _TABLE, writes(np.float32, 2), reorder=True)
+@kernel(
+    writes(np.uint32), writes(np.uint32, 2), writes(np.float32, 2), writes(np.uint32), np.uint32,
+    np.float32, np.float32,
+)  # fmt: skip
+def add_to_table(
+    heads: Any, links: Any, values: Float32, count: Int64, term: int, weighted: float, plain: float
+) -> None:
+    """Adds to what the table has for a term. count[0] is how many entries it has."""
+    slot = term & np.uint32(heads.size - 1)
+    entry = heads[slot]
+    while entry > 0 and links[entry, 0] != term:
+        entry = links[entry, 1]
+    if entry == 0:
+        count[0] += np.uint32(1)
+        entry = count[0]
+        links[entry, 0] = term
+        links[entry, 1] = heads[slot]
+        heads[slot] = entry
+        values[entry, 0] = np.float32(0.0)
+        values[entry, 1] = np.float32(0.0)
+    values[entry, 0] += weighted
+    values[entry, 1] += plain
+
+
+@kernel(*_PASSAGES[2:], *_TABLE, writes(np.float32, 2))
 def sum_terms(
     starts: Int64,
     ends: Int64,
     terms: Any,
     weights: Float32,
     first: int,
-    table: Float32,
+    heads: Any,
+    links: Any,
+    values: Float32,
     out: Float32,
 ) -> None:
-    """Adds up what `table` holds for the terms of passage first + i.
+    """Adds up what the table holds for the terms of passage first + i.
 
-    out[0, i] is the sum of weight · table[term, 0], out[1, i] that of table[term, 1].
+    out[0, i] is the sum of weight · values[of the term, 0], out[1, i] that of values[…, 1].
     """
+    mask = np.uint32(heads.size - 1)
     for i in range(out.shape[1]):
         weighted = np.float32(0.0)
         plain = np.float32(0.0)
         for j in range(starts[first + i], ends[first + i]):
-            weighted += weights[j] * table[terms[j], 0]
-            plain += table[terms[j], 1]
+            term = np.uint32(terms[j])
+            entry = heads[term & mask]
+            # Few entries have a next one, but whether a term is there cannot be foretold: that
+            # must be no branch.
+            while links[entry, 1] > 0 and links[entry, 0] != term:
+                entry = links[entry, 1]
+            there = np.float32(links[entry, 0] == term)
+            weighted += there * weights[j] * values[entry, 0]
+            plain += there * values[entry, 1]
         out[0, i] = weighted
         out[1, i] = plain
 
@@ -130,7 +184,7 @@ def add_scaled(values: Float32, weight: float, out: Float32) -> None:
         out[i] += weight * (values[i] - low) / spread if spread > 0 else weight
 
 
-@kernel(*_PASSAGES, _FLOATS, _IDS, _FLOATS, _FLOATS, _TABLE, writes(np.float32, 2))
+@kernel(*_PASSAGES, _FLOATS, _IDS, _FLOATS, _FLOATS, writes(np.float32, 2))
 def observe(
     vectors: Float32,
     places: Int64,
@@ -143,7 +197,6 @@ def observe(
     asked: Any,
     counts: Float32,
     idf: Float32,
-    table: Float32,
     seen: Float32,
 ) -> None:
     """What passages from `first` on say of one query: (3, passages) cosine, BM25, coverage.
@@ -154,15 +207,20 @@ def observe(
     total = np.float32(0.0)
     for i in range(asked.size):
         total += idf[i]
+    slots = FEWEST_SLOTS
+    while slots < SLOTS * asked.size:
+        slots *= 2
+    heads = np.zeros(slots, dtype=np.uint32)
+    links = np.zeros((asked.size + 1, 2), dtype=np.uint32)
+    links[0, 0] = NO_TERM
+    values = np.zeros((asked.size + 1, 2), dtype=np.float32)
+    count = np.zeros(1, dtype=np.uint32)
     for i in range(asked.size):
-        table[asked[i], 0] = counts[i]
-        table[asked[i], 1] = idf[i] / total
-    sum_terms(starts, ends, terms, weights, first, table, seen[1:])
-    for i in range(asked.size):
-        table[asked[i]] = 0
+        add_to_table(heads, links, values, count, np.uint32(asked[i]), counts[i], idf[i] / total)
+    sum_terms(starts, ends, terms, weights, first, heads, links, values, seen[1:])
 
 
-@kernel(*_PASSAGES, reads(np.int64), _FLOATS, _FLOATS, _TABLE, writes(np.float32, 2))
+@kernel(*_PASSAGES, reads(np.int64), _FLOATS, _FLOATS, writes(np.float32, 2))
 def resemble(
     vectors: Float32,
     places: Int64,
@@ -174,7 +232,6 @@ def resemble(
     picked: Int64,
     shares: Float32,
     mean: Float32,
-    table: Float32,
     seen: Float32,
 ) -> None:
     """How like the picked passages each one from `first` on is: (2, passages), by vector, by terms.
@@ -187,6 +244,17 @@ def resemble(
     centre = np.empty(mean.size, dtype=np.float32)
     for j in range(mean.size):
         centre[j] = -mean[j]
+    most = 0
+    for i in range(picked.size):
+        most += ends[first + picked[i]] - starts[first + picked[i]]
+    slots = FEWEST_SLOTS
+    while slots < SLOTS * most:
+        slots *= 2
+    heads = np.zeros(slots, dtype=np.uint32)
+    links = np.zeros((most + 1, 2), dtype=np.uint32)
+    links[0, 0] = NO_TERM
+    values = np.zeros((most + 1, 2), dtype=np.float32)
+    count = np.zeros(1, dtype=np.uint32)
     for i in range(picked.size):
         row = first + picked[i]
         for j in range(centre.size):
@@ -194,19 +262,17 @@ def resemble(
         if lengths[picked[i]] > 0:
             share = shares[i] / lengths[picked[i]]
             for j in range(starts[row], ends[row]):
-                table[terms[j], 0] += share * weights[j]
+                term, part = np.uint32(terms[j]), share * weights[j]
+                add_to_table(heads, links, values, count, term, part, np.float32(0.0))
     inner_products(vectors, places, first, centre, seen[0])
-    sum_terms(starts, ends, terms, weights, first, table, seen[1:])
+    sum_terms(starts, ends, terms, weights, first, heads, links, values, seen[1:])
     for i in range(seen.shape[1]):
         seen[1, i] = seen[1, i] / lengths[i] if lengths[i] > 0 else np.float32(0.0)
-    for i in range(picked.size):
-        for j in range(starts[first + picked[i]], ends[first + picked[i]]):
-            table[terms[j], 0] = 0
 
 
 @kernel(
     *_PASSAGES, _FLOATS, _IDS, _FLOATS, _FLOATS, _FLOATS, np.int64,
-    _TABLE, writes(np.float32), writes(np.float32),
+    writes(np.float32), writes(np.float32),
 )  # fmt: skip
 def score(
     vectors: Float32,
@@ -222,7 +288,6 @@ def score(
     idf: Float32,
     settings: Float32,
     learn_from: int,
-    table: Float32,
     scores: Float32,
     best: Float32,
 ) -> None:
@@ -233,14 +298,15 @@ def score(
     off the query. `best` becomes the cosine of the closest passage and the best coverage.
     """
     seen = np.empty((3, scores.size), dtype=np.float32)
+    fetch_vectors(vectors, places[first : first + scores.size], seen[0])
+    fetch_terms(starts, ends, terms, weights, first, seen[1])
     mean = np.empty(query.size, dtype=np.float32)
     mean_vector(vectors, places, first, scores.size, mean)
     centred = np.empty(query.size, dtype=np.float32)
     for j in range(query.size):
         centred[j] = query[j] - settings[7] * mean[j]
     observe(
-        vectors, places, starts, ends, terms, weights, first, centred, asked, counts, idf, table,
-        seen,
+        vectors, places, starts, ends, terms, weights, first, centred, asked, counts, idf, seen
     )  # fmt: skip
     closest = 0
     best[1] = np.float32(-np.inf)
@@ -263,9 +329,7 @@ def score(
     pick_best(scores, settings[6], picked, shares)
     # Where even the best has little evidence, there is little to learn from it.
     learn = min(scores[picked[0]], np.float32(1.0))
-    resemble(
-        vectors, places, starts, ends, terms, weights, first, picked, shares, mean, table, seen
-    )
+    resemble(vectors, places, starts, ends, terms, weights, first, picked, shares, mean, seen)
     add_scaled(seen[0], settings[4] * learn, scores)
     add_scaled(seen[1], settings[5] * learn, scores)
 
@@ -333,7 +397,7 @@ def weigh(
 @kernel(
     *_PASSAGES[:6], reads(np.int64), reads(np.int64), reads(np.float32, 2),
     reads(np.int64), _IDS, _FLOATS, _FLOATS, reads(np.float32, 2), np.int64,
-    reads(np.float64), _TABLE, writes(np.int64, 2), writes(np.float32, 2),
+    reads(np.float64), writes(np.int64, 2), writes(np.float32, 2),
 )  # fmt: skip
 def fuse(
     vectors: Float32,
@@ -352,7 +416,6 @@ def fuse(
     settings: Float32,
     learn_from: int,
     calibration: Any,
-    table: Float32,
     out_rows: Int64,
     out_scores: Float32,
 ) -> None:
@@ -372,7 +435,7 @@ def fuse(
         scores = np.empty(end - first, dtype=np.float32)
         score(
             vectors, places, starts, ends, terms, weights, first, queries[q], asked[own],
-            counts[own], idf[own], settings[q], learn_from, table, scores, best,
+            counts[own], idf[own], settings[q], learn_from, scores, best,
         )  # fmt: skip
         trust = settings[q, 9]
         apart = (best[0] - calibration[5]) / calibration[6]
@@ -401,5 +464,5 @@ def warm() -> None:
     fuse(
         single, rows[:1], rows[:1], starts[1:], term, one, rows[:1], starts,
         single, starts, term, one, one, settings, 1,
-        np.ones(7), np.zeros((1, 2), dtype=np.float32), row, single.copy(),
+        np.ones(7), row, single.copy(),
     )  # fmt: skip

@@ -25,10 +25,8 @@ def test_every_value_is_what_arrow_says(made: tuple[pa.DataType, list[object]], 
     kind, values = made
     column = pa.array(values, type=kind).slice(cut)
     read = reader(column)
-    found = [list(v) if isinstance(v, tuple) else v for v in read(range(len(column)))]
-    assert found == column.to_pylist()
-    backwards = list(range(len(column)))[::-1]
-    assert [list(v) if isinstance(v, tuple) else v for v in read(backwards)] == found[::-1]
+    found = [read(row) for row in range(len(column))]
+    assert [list(v) if isinstance(v, tuple) else v for v in found] == column.to_pylist()
 
 
 def test_text_that_is_none_is_told() -> None:
@@ -36,7 +34,7 @@ def test_text_that_is_none_is_told() -> None:
         pa.string(), 1, [None, pa.py_buffer(b"\0\0\0\0\2\0\0\0"), pa.py_buffer(b"\xff\xfe")]
     )
     with pytest.raises(UnicodeDecodeError):
-        reader(column)([0])
+        reader(column)(0)
 
 
 def test_other_kinds_are_refused() -> None:
