@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import threading
-from bisect import bisect_left, bisect_right
+from bisect import bisect_left
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from itertools import accumulate
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +14,9 @@ import orjson
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from rag.errors import BundleCorrupt, BundleMissing, BundleMixed
+from rag.errors import BundleMixed
 from rag.index import filters
-from rag.index.arrow_columns import Reader, reader
+from rag.index.arrow_rows import ArrowRows
 from rag.index.chunk_files import (
     CHUNK_SCHEMA,
     CHUNKS,
@@ -35,27 +34,31 @@ __all__ = ["ChunkCounts", "ChunkStore", "DocumentRecord", "metadata_problem", "w
 
 MASK_CACHE_BYTES = 64 * 2**20
 ID_BYTES = 16
-RECORDS_KEPT = 4096
-"""Documents of recent passages, whose records need not be read again."""
+DOCUMENTS_KEPT = 4096
+"""Documents of recent passages, which need not be read again."""
+_OF_CHUNK = ("doc", "chunk_id", "page", "start", "end", "headings", "context", "text")
+_OF_DOCUMENT = ("doc_id", "uri", "title", "lang", "format", "metadata")
+_Document = tuple[str, str, str, str, str, Metadata]
+"""The values of _OF_DOCUMENT, the metadata read."""
 
 
 class ChunkStore:
     """The text and metadata of one bundle, memory-mapped; safe to read from several threads."""
 
-    def __init__(self, documents: _Rows, chunks: _Rows) -> None:
+    def __init__(self, documents: ArrowRows, chunks: ArrowRows) -> None:
         self._documents = documents
         self._chunks = chunks
         self._columns = _FilterColumns(documents, chunks)
         self._masks = _MaskCache(MASK_CACHE_BYTES)
-        self._records: dict[int, DocumentRecord] = {}
+        self._recent: dict[int, _Document] = {}
 
     @classmethod
     def open(cls, folder: Path) -> ChunkStore:
         """Opens what `write_chunks` wrote. Raises BundleMissing or BundleCorrupt naming the file,
         and BundleMixed if the two files do not belong together.
         """
-        documents = _Rows(folder / DOCUMENTS, DOCUMENT_SCHEMA)
-        store = cls(documents, _Rows(folder / CHUNKS, CHUNK_SCHEMA))
+        documents = ArrowRows(folder / DOCUMENTS, DOCUMENT_SCHEMA)
+        store = cls(documents, ArrowRows(folder / CHUNKS, CHUNK_SCHEMA))
         doc = store._columns.doc_of_row
         if len(doc) and not 0 <= int(doc.min()) <= int(doc.max()) < documents.count:
             raise BundleMixed(f"{folder / CHUNKS} names documents that {DOCUMENTS} does not hold")
@@ -76,22 +79,34 @@ class ChunkStore:
 
         Raises IndexError for a row outside 0..rows-1, -1 included: padding is no chunk.
         """
-        found = self._chunks.rows(self._checked(rows))
-        records = self._known_records([values[1] for values in found])
-        return list(map(_chunk, found, records))
+        docs, *own = self._chunks.columns(_OF_CHUNK, np.ravel(rows))
+        found = []
+        for doc, values in zip(self._known_documents(docs), zip(*own, strict=True), strict=True):
+            doc_id, uri, title, lang, kind, metadata = doc
+            chunk_id, page, start, end, headings, context, text = values
+            chunk = Chunk(
+                doc_id, uri, title, text, start, end, page, headings, context, lang, kind, metadata
+            )
+            object.__setattr__(chunk, "stored_id", chunk_id.hex())
+            found.append(chunk)
+        return found
 
-    def _known_records(self, docs: Sequence[int]) -> list[DocumentRecord]:
-        """The records of documents by their rows; those of recent ones are kept."""
-        known = self._records
-        if len(known) > RECORDS_KEPT:
-            known = self._records = {}
-        unknown = [doc for doc in dict.fromkeys(docs) if doc not in known]
-        known.update(zip(unknown, map(_record, self._documents.rows(unknown)), strict=True))
-        return [known[doc] for doc in docs]
+    def _known_documents(self, rows: Sequence[int]) -> list[_Document]:
+        """What chunks say of their documents, by rows; those of recent ones are kept."""
+        known = self._recent
+        if len(known) > DOCUMENTS_KEPT:
+            known = self._recent = {}
+        unknown = [row for row in dict.fromkeys(rows) if row not in known]
+        *texts, metadata = self._documents.columns(_OF_DOCUMENT, unknown)
+        known.update(
+            zip(unknown, zip(*texts, map(orjson.loads, metadata), strict=True), strict=True)
+        )
+        return [known[row] for row in rows]
 
     def chunk_ids(self, rows: Int64) -> list[str]:
         """The ids of `rows`, in that order; IndexError as in `chunks`."""
-        return [self._columns.ids[row] for row in self._checked(rows)]
+        (ids,) = self._chunks.columns(["chunk_id"], np.ravel(rows))
+        return [chunk_id.hex() for chunk_id in ids]
 
     def packed_ids(self) -> Iterator[bytes]:
         """Every chunk id in row order, 16 bytes each, in blocks."""
@@ -143,115 +158,17 @@ class ChunkStore:
             self._masks.put(parsed.key, mask)
         return mask
 
-    def _checked(self, rows: Int64) -> list[int]:
-        values = np.asarray(rows)
-        if values.size and not (values.min() >= 0 and values.max() < self.rows):
-            raise IndexError(
-                f"rows must lie in 0..{self.rows - 1}, got {values.min()}..{values.max()}"
-            )
-        found: list[int] = values.ravel().tolist()
-        return found
-
     def _record(self, row: int) -> DocumentRecord:
-        return _record(self._documents.rows([row])[0])
-
-
-def _record(values: Sequence[Any]) -> DocumentRecord:
-    """`values` are those of DOCUMENT_SCHEMA, in its order."""
-    doc_id, uri, title, lang, kind, metadata, sha256, size = values
-    read: Metadata = orjson.loads(metadata)
-    return DocumentRecord(doc_id, uri, title, lang, kind, read, sha256, size)
-
-
-def _chunk(values: Sequence[Any], record: DocumentRecord) -> Chunk:
-    """`values` are those of CHUNK_SCHEMA, in its order."""
-    chunk_id, _, page, start, end, headings, context, text = values
-    chunk = Chunk(
-        record.doc_id, record.uri, record.title, text, start, end, page, headings, context,
-        record.lang, record.format, record.metadata,
-    )  # fmt: skip
-    object.__setattr__(chunk, "stored_id", chunk_id.hex())
-    return chunk
-
-
-class _Rows:
-    """An Arrow IPC file as rows; `names` are the columns that `rows` returns."""
-
-    def __init__(self, path: Path, schema: pa.Schema) -> None:
-        self.path = path
-        self.names = schema.names
-        if not path.is_file():
-            raise BundleMissing(f"{path} is not there; copy or build the bundle again")
-        try:
-            file = pa.ipc.open_file(pa.memory_map(str(path)))
-            self.batches = [file.get_batch(i) for i in range(file.num_record_batches)]
-            for batch in self.batches:
-                batch.validate()
-        except (pa.ArrowInvalid, OSError) as error:
-            raise BundleCorrupt(
-                f"{path} cannot be read ({error}); build the bundle again"
-            ) from None
-        self.schema: pa.Schema = file.schema
-        if self.schema.names[: len(schema)] != schema.names or any(
-            self.schema.field(f.name).type != f.type for f in schema
-        ):
-            raise BundleCorrupt(f"{path} has other columns than it should; build the bundle again")
-        self._starts: list[int] = [0, *accumulate(batch.num_rows for batch in self.batches)]
-        self._readers: list[dict[str, Reader]] = [{} for _ in self.batches]
-
-    @property
-    def count(self) -> int:
-        return self._starts[-1]
-
-    def value(self, name: str, row: int) -> Any:
-        number, offset = self._locate(row)
-        try:
-            return self._readers_of(number)[name](offset)
-        except UnicodeDecodeError as error:
-            raise self._broken(error) from None
-
-    def rows(self, rows: Iterable[int]) -> list[list[Any]]:
-        """The values of `names` of each of `rows`, in their order."""
-        found = []
-        try:
-            for row in rows:
-                number, offset = self._locate(row)
-                readers = self._readers[number] or self._readers_of(number)
-                found.append([read(offset) for read in readers.values()])
-        except UnicodeDecodeError as error:
-            raise self._broken(error) from None
-        return found
-
-    def slices(self, names: Sequence[str], start: int, stop: int) -> Iterator[tuple[Any, ...]]:
-        start, stop, _ = slice(start, stop).indices(self.count)
-        while start < stop:
-            number, offset = self._locate(start)
-            part = self.batches[number].slice(offset, stop - start)
-            yield from zip(*(part.column(name).to_pylist() for name in names), strict=True)
-            start += part.num_rows
-
-    def _locate(self, row: int) -> tuple[int, int]:
-        """The batch that holds `row`, and where in it."""
-        number = bisect_right(self._starts, row) - 1
-        return number, row - self._starts[number]
-
-    def _readers_of(self, number: int) -> dict[str, Reader]:
-        """One for each of `names`, made when the batch is first read."""
-        readers = self._readers[number]
-        if not readers:
-            batch = self.batches[number]
-            readers = {name: reader(batch.column(name)) for name in self.names}
-            self._readers[number] = readers
-        return readers
-
-    def _broken(self, error: UnicodeDecodeError) -> BundleCorrupt:
-        return BundleCorrupt(f"{self.path} holds broken text ({error}); build again")
+        columns = self._documents.columns(DOCUMENT_SCHEMA.names, [row])
+        doc_id, uri, title, lang, kind, metadata, sha256, size = (column[0] for column in columns)
+        read: Metadata = orjson.loads(metadata)
+        return DocumentRecord(doc_id, uri, title, lang, kind, read, sha256, size)
 
 
 class _Column(Sequence[Any]):
     """One column as a sequence that reads only what is asked for: enough for bisection."""
 
-    def __init__(self, rows: _Rows, name: str) -> None:
+    def __init__(self, rows: ArrowRows, name: str) -> None:
         self._rows = rows
         self._name = name
 
@@ -266,7 +183,7 @@ class _Column(Sequence[Any]):
 class _FilterColumns:
     """What filters are evaluated against (`rag.index.filter_masks.Columns`)."""
 
-    def __init__(self, documents: _Rows, chunks: _Rows) -> None:
+    def __init__(self, documents: ArrowRows, chunks: ArrowRows) -> None:
         self.documents = pa.Table.from_batches(documents.batches, schema=documents.schema)
         table = pa.Table.from_batches(chunks.batches, schema=chunks.schema)
         self.pages: pa.ChunkedArray = table.column("page")

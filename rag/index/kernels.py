@@ -1,4 +1,5 @@
-"""The compiled inner loops of both legs: term lookup, posting lists, top k, inner products.
+"""The compiled inner loops of an index: term lookup, posting lists, top k, inner products, and
+where the values of a row lie.
 
 How they are compiled: rag/compiled/. They release the GIL and use no state but their arguments.
 """
@@ -14,6 +15,8 @@ from rag.types import Float32, Int64, RowMask
 
 LINE = 16
 """Numbers of 32 bits in a cache line."""
+NUMBER, NUMBER_64, STRING, LARGE_STRING, LIST, BINARY = range(6)
+"""Kinds of columns (see `locate_values`); BINARY + w is binary of w bytes."""
 
 
 @kernel(
@@ -297,6 +300,81 @@ def find_places(
                     break
 
 
+@kernel(reads(np.int32), np.int64, np.int64, writes(np.int64))
+def read_word(words: Any, at: int, size: int, out: Int64) -> None:
+    """out[0] = the integer of 32 or 64 bits (`size`) that begins at words[at]."""
+    if size == 32:
+        out[0] = words[at]
+    else:
+        out[0] = (np.int64(words[at]) & 0xFFFFFFFF) | (np.int64(words[at + 1]) << 32)
+
+
+@kernel(
+    reads(np.int32),
+    reads(np.int64),
+    reads(np.int64, 3),
+    reads(np.int64),
+    reads(np.int64),
+    reads(np.int64),
+    writes(np.int64),
+    writes(np.int64, 3),
+)
+def locate_values(
+    words: Any,
+    first_rows: Int64,
+    layout: Int64,
+    kinds: Int64,
+    columns: Int64,
+    rows: Int64,
+    batches: Int64,
+    out: Int64,
+) -> None:
+    """Where an Arrow file has the values of `rows` (n,) in `columns` (c,): out (c, n, 2).
+
+    `words` is the file; batch b has the rows from first_rows[b] on, and layout[b, column] says
+    where its buffers are: the byte of its validity (-1: all valid), the word of its numbers or
+    offsets, the byte of its data. out[c, i] is a number and whether it is one, of a string or
+    binary the bytes where it begins and ends, of a list the same among the values of its batch,
+    which is batches[i]. Rows and columns must be there.
+    """
+    value = np.empty(1, dtype=np.int64)
+    for i in range(rows.size):
+        low = 0
+        high = first_rows.size - 1
+        while high - low > 1:
+            middle = (low + high) // 2
+            if first_rows[middle] <= rows[i]:
+                low = middle
+            else:
+                high = middle
+        batches[i] = low
+        row = rows[i] - first_rows[low]
+        for c in range(columns.size):
+            kind = kinds[columns[c]]
+            valid = layout[low, columns[c], 0]
+            at = layout[low, columns[c], 1]
+            data = layout[low, columns[c], 2]
+            if kind >= BINARY:
+                out[c, i, 0] = data + row * (kind - BINARY)
+                out[c, i, 1] = out[c, i, 0] + (kind - BINARY)
+                continue
+            size = 64 if kind in (NUMBER_64, LARGE_STRING) else 32
+            wide = size // 32
+            read_word(words, at + row * wide, size, value)
+            out[c, i, 0] = value[0]
+            if kind in (NUMBER, NUMBER_64):
+                out[c, i, 1] = 1
+                if valid >= 0:
+                    bit = valid * 8 + row
+                    out[c, i, 1] = (words[bit // 32] >> (bit % 32)) & 1
+                continue
+            read_word(words, at + (row + 1) * wide, size, value)
+            out[c, i, 1] = value[0]
+            if kind != LIST:
+                out[c, i, 0] += data
+                out[c, i, 1] += data
+
+
 def warm() -> None:
     """Runs every kernel once, so that the first request finds them loaded."""
     bytes_ = np.frombuffer(b"a", dtype=np.uint8)
@@ -321,3 +399,10 @@ def warm() -> None:
     single, row = np.ones((1, 1), dtype=np.float32), np.zeros((1, 1), dtype=np.int64)
     rank_nominees(single, found, found, offsets, single, 1.0, row.copy(), single.copy())
     find_places(row, single, row, row.copy(), single.copy())
+    layout = np.full((1, 1, 3), -1, dtype=np.int64)
+    layout[0, 0, 1] = 0
+    places = found * 0
+    locate_values(
+        one, offsets, layout, places, places, places, places.copy(),
+        np.empty((1, 1, 2), dtype=np.int64),
+    )  # fmt: skip

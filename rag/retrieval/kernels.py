@@ -84,21 +84,22 @@ def mean_vector(vectors: Float32, places: Int64, first: int, count: int, out: Fl
 
 
 @kernel(
-    writes(np.uint32), writes(np.uint32, 2), writes(np.float32, 2), writes(np.uint32), np.uint32,
+    writes(np.uint32), writes(np.uint32, 2), writes(np.float32, 2), writes(np.uint32), np.int64,
     np.float32, np.float32,
 )  # fmt: skip
 def add_to_table(
-    heads: Any, links: Any, values: Float32, count: Int64, term: int, weighted: float, plain: float
+    heads: Any, links: Any, values: Float32, count: Any, term: int, weighted: float, plain: float
 ) -> None:
     """Adds to what the table has for a term. count[0] is how many entries it has."""
-    slot = term & np.uint32(heads.size - 1)
+    own = np.uint32(term)
+    slot = own & np.uint32(heads.size - 1)
     entry = heads[slot]
-    while entry > 0 and links[entry, 0] != term:
+    while entry > 0 and links[entry, 0] != own:
         entry = links[entry, 1]
     if entry == 0:
         count[0] += np.uint32(1)
         entry = count[0]
-        links[entry, 0] = term
+        links[entry, 0] = own
         links[entry, 1] = heads[slot]
         heads[slot] = entry
         values[entry, 0] = np.float32(0.0)
@@ -216,7 +217,7 @@ def observe(
     values = np.zeros((asked.size + 1, 2), dtype=np.float32)
     count = np.zeros(1, dtype=np.uint32)
     for i in range(asked.size):
-        add_to_table(heads, links, values, count, np.uint32(asked[i]), counts[i], idf[i] / total)
+        add_to_table(heads, links, values, count, asked[i], counts[i], idf[i] / total)
     sum_terms(starts, ends, terms, weights, first, heads, links, values, seen[1:])
 
 
@@ -262,8 +263,8 @@ def resemble(
         if lengths[picked[i]] > 0:
             share = shares[i] / lengths[picked[i]]
             for j in range(starts[row], ends[row]):
-                term, part = np.uint32(terms[j]), share * weights[j]
-                add_to_table(heads, links, values, count, term, part, np.float32(0.0))
+                part = share * weights[j]
+                add_to_table(heads, links, values, count, terms[j], part, np.float32(0.0))
     inner_products(vectors, places, first, centre, seen[0])
     sum_terms(starts, ends, terms, weights, first, heads, links, values, seen[1:])
     for i in range(seen.shape[1]):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable, MutableMapping
-from contextlib import aclosing
 from typing import Any
 
 from rag.errors import DeadlineExceeded, PayloadTooLarge
@@ -22,10 +21,23 @@ class ClientLeft(Exception):
 async def read_body(
     receive: Receive, *, length: int | None, most_bytes: int, deadline: float
 ) -> bytes:
-    """The whole body; raises what `body_parts` raises."""
-    made = body_parts(receive, length=length, most_bytes=most_bytes, deadline=deadline)
-    async with aclosing(made) as parts:
-        read = [part async for part in parts]
+    """The whole body, until `deadline`, a `time.monotonic()` moment; raises what `body_parts`
+    raises.
+    """
+    _check_length(length, most_bytes)
+    read: list[bytes] = []
+    size = 0
+    try:
+        async with asyncio.timeout_at(deadline):
+            more = True
+            while more:
+                part, more = await _next(receive)
+                read.append(part)
+                size += len(part)
+                if size > most_bytes:
+                    raise _too_large(most_bytes)
+    except TimeoutError:
+        raise _late() from None
     return b"".join(read) if len(read) > 1 else read[0]
 
 
@@ -38,8 +50,7 @@ async def body_parts(
     Raises PayloadTooLarge as soon as it is known to be, DeadlineExceeded when it does not arrive
     in time, and ClientLeft.
     """
-    if length is not None and length > most_bytes:
-        raise _too_large(most_bytes)
+    _check_length(length, most_bytes)
     size, more = 0, True
     while more:
         until = deadline
@@ -47,19 +58,30 @@ async def body_parts(
             until = asyncio.get_running_loop().time() + SILENCE_S
         try:
             async with asyncio.timeout_at(until):
-                message = await receive()
+                part, more = await _next(receive)
         except TimeoutError:
-            raise DeadlineExceeded(
-                "the body did not arrive before the deadline; send it faster"
-            ) from None
-        if message["type"] == "http.disconnect":
-            raise ClientLeft
-        part = message.get("body", b"")
+            raise _late() from None
         size += len(part)
         if size > most_bytes:
             raise _too_large(most_bytes)
-        more = message.get("more_body", False)
         yield part
+
+
+async def _next(receive: Receive) -> tuple[bytes, bool]:
+    """The next part, and whether there is more."""
+    message = await receive()
+    if message["type"] == "http.disconnect":
+        raise ClientLeft
+    return message.get("body", b""), message.get("more_body", False)
+
+
+def _check_length(length: int | None, most_bytes: int) -> None:
+    if length is not None and length > most_bytes:
+        raise _too_large(most_bytes)
+
+
+def _late() -> DeadlineExceeded:
+    return DeadlineExceeded("the body did not arrive before the deadline; send it faster")
 
 
 def _too_large(most_bytes: int) -> PayloadTooLarge:

@@ -222,7 +222,9 @@ def _answer_fields(call: Call, done: Done) -> dict[str, Any]:
 
 def _closing_fields(engine: Engine, call: Call, done: Done) -> dict[str, Any]:
     """What a whole reply and a stream's last frame have in common."""
-    searched = {"queries": done.queries} if done.queries != [call.request.to_query().text] else {}
+    request, searched = call.request, {}
+    if done.queries != [request.query] and done.queries != [request.to_query().text]:
+        searched = {"queries": done.queries}
     return {
         "index_version": engine.version,
         "generator": done.generator,

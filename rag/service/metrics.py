@@ -91,6 +91,8 @@ class Metrics:
             "rag_index_stale", "1 while the root's current version is not the one that serves",
             registry=to,
         )  # fmt: skip
+        self._known: dict[tuple[str, str], Histogram] = {}
+        """Those of `_stages` that were asked for before, by their labels."""
         self._of_bundles: list[MetricWrapperBase] = [
             self._requests, self._records, self._stages, self._first_token, self._degraded,
         ]  # fmt: skip
@@ -113,6 +115,7 @@ class Metrics:
         if bundle == THE_BUNDLE or bundle not in self._bundles:
             return
         self._bundles = self._bundles - {bundle}
+        self._known = {}
         for metric in self._of_bundles:
             metric.remove_by_labels({"bundle": bundle})
 
@@ -142,7 +145,10 @@ class Metrics:
     def done(self, done: Done, bundle: str = THE_BUNDLE) -> None:
         label = self._label(bundle)
         for stage, milliseconds in done.timings_ms.items():
-            self._stages.labels(stage, label).observe(milliseconds / 1e3)
+            histogram = self._known.get((stage, label))
+            if histogram is None:
+                histogram = self._known[stage, label] = self._stages.labels(stage, label)
+            histogram.observe(milliseconds / 1e3)
         if done.first_token_ms is not None:
             self._first_token.labels(label).observe(done.first_token_ms / 1e3)
         for note in done.degraded:

@@ -58,7 +58,10 @@ def answer_json(answer: Answer | None) -> dict[str, Any]:
 
 def timings_json(timings_ms: Mapping[str, float]) -> dict[str, float]:
     """Every stage in its order, in milliseconds; a stage that did not take part is 0."""
-    return {stage: round(timings_ms.get(stage, 0.0), 3) for stage in STAGES}
+    times = dict.fromkeys(STAGES, 0.0)
+    for stage, spent in timings_ms.items():
+        times[stage] = round(spent, 3)
+    return times
 
 
 def _leg(score: LegScore | None) -> dict[str, Any] | None:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING
 
 import rag
@@ -22,6 +22,7 @@ STAGES = ("expand", "queue", "embed", "search", "rerank", "generate")
 """In the order in which a request passes them."""
 FLUSH_MS = 1000
 """For spans that wait to be sent when the process ends."""
+_NO_SPAN = nullcontext()
 
 
 class Tracing:
@@ -36,24 +37,21 @@ class Tracing:
         self._provider: TracerProvider | None = None if url is None else _provider(url, ratio)
         self._tracer = None if self._provider is None else self._provider.get_tracer("rag")
 
-    @contextmanager
     def span(
         self, name: str, *, began: float, trace: tuple[str, str] = ("", "")
-    ) -> Iterator[Span | None]:
+    ) -> AbstractContextManager[Span | None]:
         """A span of the current task, which `began` at that `time.monotonic()` moment; `trace` is
         the caller's traceparent and tracestate. None where there are no traces.
         """
         if self._tracer is None:
-            yield None
-            return
+            return _NO_SPAN
         from opentelemetry.trace import SpanKind
 
         kind = SpanKind.SERVER if trace[0] else SpanKind.INTERNAL
-        with self._tracer.start_as_current_span(
+        return self._tracer.start_as_current_span(
             name, context=_parent(trace), kind=kind, start_time=_epoch_ns(began),
             record_exception=False,
-        ) as span:  # fmt: skip
-            yield span
+        )  # fmt: skip
 
     def stages(self, done: Done) -> None:
         """A span for each stage of the current task's request, which has just been done.

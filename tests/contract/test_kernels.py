@@ -19,6 +19,7 @@ from rag.compiled.kernel import KERNELS, LIBRARY, Array, Kernel, compiler
 from rag.compiled.library import INDEX, TARGETS, Library, best_target
 from rag.errors import ConfigurationError
 from rag.index import counting_kernels, kernels
+from rag.index.kernels import BINARY, LARGE_STRING, LIST, NUMBER, NUMBER_64, STRING
 from rag.retrieval import kernels as feedback_kernels
 from rag.retrieval.compile import MODULES, build_library
 from rag.service.memory import resident_bytes
@@ -64,7 +65,7 @@ def made(name: str, seed: int) -> list[Any]:
     ).astype(np.int32)
     weights = rng.random(size, dtype=np.float32)
     vectors = rng.standard_normal((ROWS, WIDTH), dtype=np.float32)
-    query, table = vectors[3] + np.float32(0.1), np.zeros((TERMS, 2), np.float32)
+    query = vectors[3] + np.float32(0.1)
     first, n, few = 5, 20, 4
     floats = lambda *shape: rng.random(shape, dtype=np.float32)  # noqa: E731
     places = rng.permutation(ROWS)
@@ -113,24 +114,43 @@ def made(name: str, seed: int) -> list[Any]:
             rng.permutation(TERMS).astype(np.int32), starts, terms.copy(),
             np.arange(size, dtype=np.int32),
         ],
+        "fetch_vectors": lambda: [vectors, places[:n].copy(), np.zeros(n, np.float32)],
+        "fetch_terms": lambda: [*passages[2:], np.zeros(n, np.float32)],
+        "read_word": lambda: [
+            rng.integers(-(2**31), 2**31, 9).astype(np.int32), 3, 64 if seed else 32,
+            np.zeros(2, int),
+        ],
+        "locate_values": lambda: [
+            rng.integers(-(2**31), 2**31, 400).astype(np.int32), np.array([0, 5, 5, 8]),
+            np.stack([rng.integers(-1, 1000, (3, 7)), rng.integers(0, 300, (3, 7)),
+                      rng.integers(0, 1000, (3, 7))], axis=-1),
+            np.array([NUMBER, NUMBER_64, STRING, LARGE_STRING, LIST, BINARY + 16, NUMBER]),
+            rng.permutation(7), rng.integers(0, 8, 12), np.full(12, -1), np.zeros((7, 12, 2), int),
+        ],
+        "add_to_table": lambda: [
+            *_table(np.arange(seed * 2)), 2, np.float32(0.5), np.float32(0.25)
+        ],
         "inner_products": lambda: [vectors, places, first, query, np.zeros(n, np.float32)],
         "mean_vector": lambda: [vectors, places, first, n + seed, np.zeros(WIDTH, np.float32)],
-        "sum_terms": lambda: [*passages[2:], floats(TERMS, 2), np.zeros((2, n), np.float32)],
+        "sum_terms": lambda: [
+            *passages[2:], *_table(rng.permutation(TERMS)[: TERMS // 2])[:3],
+            np.zeros((2, n), np.float32),
+        ],
         "norms": lambda: [*passages[2:4], weights, first, np.zeros(n, np.float32)],
         "pick_best": lambda: [
             np.round(floats(n), 1), 0.06, np.zeros(few, np.int64), np.zeros(few, np.float32)
         ],
         "add_scaled": lambda: [floats(n) if seed else np.ones(n, np.float32), 0.7, floats(n)],
         "observe": lambda: [
-            *passages, query, asked, floats(3), floats(3), table, np.zeros((3, n), np.float32)
+            *passages, query, asked, floats(3), floats(3), np.zeros((3, n), np.float32)
         ],
         "resemble": lambda: [
             *passages, np.array([0, 3, 9]), np.array([0.5, 0.3, 0.2], np.float32),
-            floats(WIDTH), table, np.zeros((3, n), np.float32),
+            floats(WIDTH), np.zeros((3, n), np.float32),
         ],
         "score": lambda: [
             *passages, query, asked, floats(3), floats(3),
-            np.array([1, 0.5, 0.75, 0.5, 1, 1, 0.06, 0.15], np.float32), few, table,
+            np.array([1, 0.5, 0.75, 0.5, 1, 1, 0.06, 0.15], np.float32), few,
             np.zeros(n, np.float32), np.zeros(2, np.float32),
         ],
         "unite": lambda: [
@@ -143,12 +163,24 @@ def made(name: str, seed: int) -> list[Any]:
         "fuse": lambda: [
             *passages[:6], rng.permutation(ROWS), firsts, vectors[:3].copy(),
             np.array([0, 1, 3, 3]), asked, floats(3), floats(3), floats(3, 10) + np.float32(0.1),
-            few, rng.random(7) + 0.1, table, np.full((3, n), -1),
+            few, rng.random(7) + 0.1, np.full((3, n), -1),
             np.full((3, n), -np.inf, np.float32),
         ],
     }  # fmt: skip
     assert set(found) == set(kernel_of), "every kernel has a case here"
     return found[name]()
+
+
+def _table(terms: Any) -> list[Any]:
+    """A table with numbers of `terms`, few of whose slots are free, and how many it has."""
+    heads, links = np.zeros(4, np.uint32), np.zeros((len(terms) + 2, 2), np.uint32)
+    values, count = np.zeros((len(terms) + 2, 2), np.float32), np.zeros(2, np.uint32)
+    links[0, 0] = feedback_kernels.NO_TERM
+    add = KERNELS["rag.retrieval.kernels.add_to_table"].function
+    for term in terms:
+        numbers = np.float32(term + 1), np.float32(1 / (term + 1))
+        add(heads, links, values, count, term, *numbers)
+    return [heads, links, values, count]
 
 
 def _packed(words: list[bytes]) -> tuple[Any, Any]:
