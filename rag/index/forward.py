@@ -78,15 +78,15 @@ class Forward:
         if rows.size and not 0 <= rows.min() <= rows.max() < len(self._indptr) - 1:
             raise IndexError(f"rows must lie in 0..{len(self._indptr) - 2}")
         indptr = self._indptr
-        return TermWeights(
-            indptr[rows], indptr[rows + 1], self._terms, self._weights, len(self._idf)
-        )
+        return TermWeights(indptr[rows], indptr[rows + 1], self._terms, self._weights)
 
     def queries(self, queries: Sequence[Int64]) -> QueryTerms:
-        """Each query's term ids (negative: unknown, left out), once each, ascending."""
-        tallies = [Counter(query[query >= 0].tolist()) for query in queries]
+        """Each query's term ids, which ascend (-1: unknown, left out), once each."""
+        tallies = [Counter(query.tolist()) for query in queries]
+        for tally in tallies:
+            tally.pop(-1, None)
         starts = np.zeros(len(tallies) + 1, dtype=np.int64)
         np.cumsum([len(tally) for tally in tallies], out=starts[1:])
-        terms = np.array([term for tally in tallies for term in sorted(tally)], dtype=np.int32)
-        counts = [tally[term] for tally in tallies for term in sorted(tally)]
+        terms = np.array([term for tally in tallies for term in tally], dtype=np.int32)
+        counts = [count for tally in tallies for count in tally.values()]
         return QueryTerms(starts, terms, np.array(counts, dtype=np.float32), self._idf[terms])

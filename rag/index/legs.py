@@ -27,7 +27,7 @@ class Legs:
         self.analyzer = analyzer
         self._manifest = manifest
         self._sparse = sparse
-        self._queries = QueryAnalysis(analyzer)
+        self._queries = QueryAnalysis(analyzer, sparse.ids)
 
     @property
     def manifest(self) -> Manifest:
@@ -37,7 +37,7 @@ class Legs:
         return self.dense.search(vectors, k, allowed)
 
     def search_sparse(self, queries: Sequence[str], k: int, allowed: RowMask | None) -> Hits:
-        return self._sparse.search(self._queries.batch(queries), k, allowed)
+        return self._sparse.search_ids(self._queries.batch(queries), k, allowed)
 
     def vectors(self, rows: Int64) -> Float32:
         return self.dense.vectors(rows)
@@ -49,4 +49,4 @@ class Legs:
         return self._sparse.passage_terms(rows)
 
     def query_terms(self, queries: Sequence[str]) -> QueryTerms:
-        return self._sparse.query_terms(self._queries.batch(queries))
+        return self._sparse.terms_of_ids(self._queries.batch(queries))

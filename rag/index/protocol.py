@@ -36,16 +36,15 @@ class Index(Protocol):
 
 
 class TermWeights(NamedTuple):
-    """The terms of n passages. Passage i has terms[starts[i]:ends[i]] (int32 ids, ascending, below
-    `known`), each with what it adds to the passage's BM25 score (`weights`, float32, 0 or more).
-    What lies between is other passages'.
+    """The terms of n passages. Passage i has terms[starts[i]:ends[i]] (int32 ids, ascending), each
+    with what it adds to the passage's BM25 score (`weights`, float32, 0 or more). What lies between
+    is other passages'.
     """
 
     starts: Int64
     ends: Int64
     terms: NDArray[np.int32]
     weights: Float32
-    known: int
 
 
 class QueryTerms(NamedTuple):

@@ -1,26 +1,34 @@
-"""The terms of queries: analysed once, though several steps of a search ask for them."""
+"""The terms of queries: looked for once, though several steps of a search ask for them."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from rag.index.analyzer import Analyzer
+from rag.types import Int64
 
 KEPT = 1024
 
 
 class QueryAnalysis:
-    """An analyzer that remembers the last queries; safe to use from several threads."""
+    """An analyzer and a vocabulary that remember the last queries; safe to use from several
+    threads.
 
-    def __init__(self, analyzer: Analyzer) -> None:
+    `ids` gives the ids of queries that are given as terms, as `SparseLeg.ids` does.
+    """
+
+    def __init__(
+        self, analyzer: Analyzer, ids: Callable[[Sequence[Sequence[str]]], list[Int64]]
+    ) -> None:
         self._analyzer = analyzer
-        self._known: dict[str, list[str]] = {}
+        self._ids = ids
+        self._known: dict[str, Int64] = {}
 
-    def batch(self, queries: Sequence[str]) -> list[list[str]]:
-        """The terms of each query. The lists are shared: do not change them."""
+    def batch(self, queries: Sequence[str]) -> list[Int64]:
+        """The ids of the terms of each query. The arrays are shared: do not change them."""
         known = self._known
         new = [query for query in dict.fromkeys(queries) if query not in known]
-        found = dict(zip(new, self._analyzer.batch(new), strict=True)) if new else {}
+        found = dict(zip(new, self._ids(self._analyzer.batch(new)), strict=True)) if new else {}
         terms = [found[query] if query in found else known[query] for query in queries]
         if len(known) + len(found) > KEPT:
             self._known = found if len(found) <= KEPT else {}

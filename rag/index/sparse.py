@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from itertools import pairwise
+from itertools import accumulate, pairwise
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -154,10 +154,13 @@ class SparseLeg:
         of zero or less. A term that occurs twice in the query counts twice. Scores do not depend
         on the order of terms. Raises ValueError for a negative k, ModelFailure for a bad mask.
         """
+        return self.search_ids(self.ids(queries), k, allowed)
+
+    def search_ids(self, queries: Sequence[Int64], k: int, allowed: RowMask | None) -> Hits:
+        """`search` for queries as `ids` gives them."""
         check_depth(k)
         check_mask(allowed, self.rows)
-        sorted_ids = [np.sort(ids) for ids in self._ids(queries)]
-        return self._engine.search(sorted_ids, k, allowed)
+        return self._engine.search(queries, k, allowed)
 
     def passage_terms(self, rows: Int64) -> TermWeights:
         """The terms of each of `rows`; IndexError for a row that is not there."""
@@ -165,12 +168,19 @@ class SparseLeg:
 
     def query_terms(self, queries: Sequence[Sequence[str]]) -> QueryTerms:
         """The known terms of queries that are given as terms."""
-        return self._forward.queries(self._ids(queries))
+        return self.terms_of_ids(self.ids(queries))
 
-    def _ids(self, queries: Sequence[Sequence[str]]) -> list[Int64]:
+    def terms_of_ids(self, queries: Sequence[Int64]) -> QueryTerms:
+        """`query_terms` for queries as `ids` gives them."""
+        return self._forward.queries(queries)
+
+    def ids(self, queries: Sequence[Sequence[str]]) -> list[Int64]:
+        """The ids of each query's terms, ascending; a term that occurs twice is there twice, one
+        that no passage has is -1.
+        """
         ids = self._engine.vocabulary.ids([term for query in queries for term in query])
-        ends = np.cumsum([0, *(len(query) for query in queries)])
-        return [ids[a:b] for a, b in pairwise(ends)]
+        ends = accumulate((len(query) for query in queries), initial=0)
+        return [np.sort(ids[start:end]) for start, end in pairwise(ends)]
 
 
 class _Postings:
