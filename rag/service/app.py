@@ -5,7 +5,6 @@ the background, follows its root where it has one, and SIGTERM drains.
 from __future__ import annotations
 
 import asyncio
-import gc
 import logging
 import socket
 import time
@@ -139,7 +138,7 @@ def serve(settings: Settings) -> int:
 
 
 async def _serve(settings: Settings, listener: socket.socket) -> int:
-    gc.freeze()  # of the libraries nothing will ever be garbage
+    memory.spare_collector()
     metrics = Metrics()
     tracing = Tracing(settings.traces_url, ratio=settings.traces_ratio)
     service = Service(

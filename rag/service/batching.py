@@ -54,17 +54,18 @@ class _Waiter(Generic[In, Out]):
 class Batcher(Generic[In, Out]):
     """Gathers items into batches for a blocking function, and hands each caller its own result.
 
-    `run` takes items in the order of their arrival and returns one result for each, in order; it
-    is called on `workers` threads of this batcher, among which items are divided. `cost` of an item
-    counts against `budget` per batch; an item dearer than the budget is refused at admission, so
-    that nothing starves. At most `max_waiting` items wait. `stalled_after_s` bounds how long a run
-    may take before the batcher calls itself unhealthy. `observe` is called with each batch's
-    stats, on its worker.
+    `run` takes items in the order of their arrival and gives one result for each, in order, in
+    parts of any size, each of which is handed out as soon as it is there; it is called on `workers`
+    threads of this batcher, among which items are divided. `cost` of an item counts against
+    `budget` per batch; an item dearer than the budget is refused at admission, so that nothing
+    starves. At most `max_waiting` items wait. `stalled_after_s` bounds how long a run may take
+    before the batcher calls itself unhealthy. `observe` is called with each batch's stats, on its
+    worker.
     """
 
     def __init__(
         self,
-        run: Callable[[Sequence[In]], Sequence[Out]],
+        run: Callable[[Sequence[In]], Iterable[Sequence[Out]]],
         *,
         cost: Callable[[In], int],
         budget: int,
@@ -251,28 +252,32 @@ class Batcher(Generic[In, Out]):
         return batch
 
     def _answer(self, batch: list[_Waiter[In, Out]]) -> None:
-        began = time.monotonic()
+        began, given = time.monotonic(), 0
         try:
-            results = self._run([waiter.item for waiter in batch])
+            for part in self._run([waiter.item for waiter in batch]):
+                given += len(part)
+                if given > len(batch):
+                    break
+                _deliver(zip(batch[given - len(part) : given], part, strict=True))
         except Exception as error:  # noqa: BLE001 - whatever it is, it belongs to the callers
+            left = batch[given:]
             if len(batch) == 1:
                 _deliver([(batch[0], self._failure(error))])
             else:
                 # One item that cannot be computed must not fail its neighbours.
-                logger.warning("%s failed on %d items; trying each", self._name, len(batch))
-                for waiter in batch:
+                logger.warning("%s failed on %d items; trying each", self._name, len(left))
+                for waiter in left:
                     if not waiter.future.done():
                         self._answer([waiter])
                 return
         else:
-            self._hand_out(batch, results)
+            if given != len(batch):
+                self._tell_wrong_number(batch, given)
         self._account(batch, began)
 
-    def _hand_out(self, batch: list[_Waiter[In, Out]], results: Sequence[Out]) -> None:
-        if len(results) == len(batch):
-            _deliver(zip(batch, results, strict=True))
-            return
-        failure = f"{self._name} gave {len(results)} results for {len(batch)} inputs"
+    def _tell_wrong_number(self, batch: list[_Waiter[In, Out]], given: int) -> None:
+        """Fails those of `batch` who have no result yet: nobody knows which are whose."""
+        failure = f"{self._name} gave {given} results for {len(batch)} inputs"
         logger.error(failure)
         _deliver((waiter, ModelFailure(f"{failure}; the log has more")) for waiter in batch)
 

@@ -44,7 +44,11 @@ class Bundles:
         await self._retire(served)
 
     async def _load(self, uri: str, version: str | None, bundle: str) -> Engine:
-        return await self._background.run("loader", partial(self._maker.load, uri, version, bundle))
+        engine = await self._background.run(
+            "loader", partial(self._maker.load, uri, version, bundle)
+        )
+        memory.keep()
+        return engine
 
     async def _retire(self, served: Served) -> None:
         """Waits for the requests that use it, then frees it."""

@@ -21,6 +21,8 @@ WORKERS = 4
 """At most, of an encoder whose threads can be divided: more would contend for the interpreter's
 lock.
 """
+PART = 32
+"""Texts of a batch that are gone on with, and answered, together."""
 In = TypeVar("In")
 Out = TypeVar("Out")
 
@@ -128,7 +130,8 @@ class EncoderStage:
         """`text` encoded as by `encode_new`, and what `then` makes of that and of `given`.
 
         On the encoder's thread, at once: those of a batch that have the same `then` are given to it
-        together. Raises as `encode` does, and what `then` raises for a query alone.
+        together, at most PART of them. Raises as `encode` does, and what `then` raises for a query
+        alone.
         """
         tokens = await self._tokens(text)
         made: Continued[Out] = await self._batcher.submit(
@@ -150,7 +153,10 @@ class EncoderStage:
             tokens = int((await asyncio.to_thread(self.embedder.query_tokens, [text]))[0])
         return tokens
 
-    def _run(self, items: Sequence[_Text]) -> list[Continued[Any]]:
+    def _run(self, items: Sequence[_Text]) -> Iterator[list[Continued[Any]]]:
+        """In parts: what is made of the first is answered while the rest is still in work, and the
+        event loop never has a whole batch to answer at once.
+        """
         began = time.perf_counter()
         try:
             with self._working() as alone:
@@ -158,19 +164,11 @@ class EncoderStage:
                 encoded = encode_queries(embedder, [item.text for item in items])
         finally:
             self._own.encoding_s = time.perf_counter() - began
-        results: list[Any] = [None] * len(items)
-        groups: dict[Then[Any, Any], list[int]] = {}
-        for place, item in enumerate(items):
-            groups.setdefault(item.then, []).append(place)
-        for then, places in groups.items():
-            made = then([items[i].given for i in places], [encoded[i] for i in places])
-            for place, result in zip(places, made, strict=True):
-                results[place] = result
         run_ms = self._own.encoding_s * 1e3
-        return [
-            Continued(Encoding(query, run_ms), result)
-            for query, result in zip(encoded, results, strict=True)
-        ]
+        for start in range(0, len(items), PART):
+            part = slice(start, start + PART)
+            made = zip(encoded[part], _continue(items[part], encoded[part]), strict=True)
+            yield [Continued(Encoding(query, run_ms), result) for query, result in made]
 
     @contextmanager
     def _working(self) -> Iterator[bool]:
@@ -187,6 +185,19 @@ class EncoderStage:
         """A batch's stats, with the time of the encoder alone; on the thread that ran it."""
         if self._observe is not None:
             self._observe(stats._replace(run_s=self._own.encoding_s))
+
+
+def _continue(items: Sequence[_Text], encoded: Sequence[EncodedQuery]) -> list[Any]:
+    """What each item's `then` makes of it; those of equal ones are given to it together."""
+    results: list[Any] = [None] * len(items)
+    groups: dict[Then[Any, Any], list[int]] = {}
+    for place, item in enumerate(items):
+        groups.setdefault(item.then, []).append(place)
+    for then, places in groups.items():
+        made = then([items[i].given for i in places], [encoded[i] for i in places])
+        for place, result in zip(places, made, strict=True):
+            results[place] = result
+    return results
 
 
 def _nothing(given: Sequence[None], encoded: Sequence[EncodedQuery]) -> Sequence[None]:

@@ -13,6 +13,10 @@ from rag.errors import OutOfMemory
 
 SHARE = 0.9
 """Of the container's memory, what bundles and the process together may take."""
+YOUNG_OBJECTS = 100_000
+"""That may be made, beyond those that are freed, before the collector looks at them: more than all
+the requests are made of that wait in a full service.
+"""
 
 
 def resident_bytes(status: Path = Path("/proc/self/statm")) -> int:
@@ -33,9 +37,28 @@ def usable_bytes(cgroups: Path = Path("/sys/fs/cgroup")) -> int:
     return int(min(limits) * SHARE)
 
 
+def spare_collector() -> None:
+    """Makes Python's collector of reference cycles look seldom: requests that are answered leave
+    no cycles behind, and the objects of those that wait would be looked at again and again.
+    """
+    gc.set_threshold(YOUNG_OBJECTS, 10, 10)
+    keep()
+
+
+def keep() -> None:
+    """What is in memory now is there to stay: until `release` the collector looks at none of it.
+
+    A full collection over all that libraries and a bundle consist of holds the interpreter for
+    some 50 ms, and a busy service makes one every second.
+    """
+    gc.freeze()
+
+
 def release() -> None:
     """Frees what nobody uses any more and gives it back to the system; blocks."""
+    gc.unfreeze()
     gc.collect()
+    keep()
     try:
         ctypes.CDLL(None).malloc_trim(0)
     except AttributeError:  # not glibc: its allocator gives back on its own

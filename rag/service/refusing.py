@@ -14,18 +14,30 @@ from rag.errors import Overloaded
 from rag.service.body import Receive
 from rag.service.errors import Problem, problem_of
 from rag.service.metrics import Metrics
-from rag.service.negotiation import JSON, read_headers, request_id_of, sanitised
+from rag.service.negotiation import (
+    CUSTOM_ATTRIBUTES,
+    JSON,
+    read_headers,
+    request_id_of,
+    sanitised,
+)
 from rag.service.state import Service
 from rag.service.streaming import Exchange, Send, head_of
 
 logger = logging.getLogger(__name__)
 LOG_EVERY_S = 1.0
-QUESTION = b"POST /invocations HTTP/1.1"
 SHORT_BYTES = 1 << 16
 """Of a body that is waited for only to be refused."""
-_HEADER = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+):[ \t]*([^\r\n]*)")
-# What decides where a request ends or what its sender expects, beside its length.
-_FRAMING = frozenset({b"transfer-encoding", b"expect", b"connection", b"upgrade"})
+_HEAD = re.compile(
+    rb"POST /invocations HTTP/1\.1\r\n(?:[!#$%&'*+.^_`|~0-9A-Za-z-]+:[^\r\n]*\r\n)+\r\n"
+)
+# What decides where a request ends or what its sender expects, and what a reply repeats.
+_NOTED = re.compile(
+    rb"\n(content-length|transfer-encoding|expect|connection|upgrade"
+    rb"|x-request-id|" + re.escape(CUSTOM_ATTRIBUTES) + rb"):[ \t]*([^\r\n]*)",
+    re.IGNORECASE,
+)
+_REPEATED = frozenset({b"x-request-id", CUSTOM_ATTRIBUTES})
 
 Application = Callable[[Mapping[str, Any], Receive, Send], Awaitable[None]]
 
@@ -48,18 +60,21 @@ class Refusals:
         self._metrics = metrics
         self._refused = 0
         self._logged = 0.0
+        self._said: tuple[int, Problem] | None = None
+        """What was said last, and at how many requests."""
 
     @property
     def due(self) -> bool:
         """Whether there is no room."""
         return self._service.full
 
-    def problem(self, request_id: str) -> Problem:
+    def problem(self) -> Problem:
         """One more refusal."""
-        problem = problem_of(
-            Overloaded(f"{self._service.in_flight} requests are being worked on; retry later"),
-            request_id,
-        )
+        in_flight = self._service.in_flight
+        if self._said is None or self._said[0] != in_flight:
+            error = Overloaded(f"{in_flight} requests are being worked on; retry later")
+            self._said = in_flight, problem_of(error, "")
+        problem = self._said[1]
         self._metrics.request(problem.status)
         self._refused += 1
         now = time.monotonic()
@@ -75,23 +90,26 @@ class Refusals:
         None where that is not just one question with a short body of a stated length, and is to be
         read by somebody who knows more of HTTP.
         """
-        start, _, rest = request.partition(b"\r\n")
-        head, end, body = rest.partition(b"\r\n\r\n")
-        if not end or start != QUESTION:
+        head = _HEAD.match(request)
+        if head is None:
             return None
-        found = [_HEADER.fullmatch(line) for line in head.split(b"\r\n")]
-        pairs = [(line[1].lower(), line[2].strip()) for line in found if line is not None]
-        names = [name for name, _ in pairs]
-        if len(pairs) != len(found) or not _FRAMING.isdisjoint(names):
+        noted = [
+            (name.lower(), value.strip()) for name, value in _NOTED.findall(request, 0, head.end())
+        ]
+        lengths = [value for name, value in noted if name == b"content-length"]
+        if len(lengths) != 1 or not lengths[0].isdigit():
             return None
-        headers = read_headers(pairs)
-        length = headers.content_length
-        if length is None or names.count(b"content-length") != 1 or len(body) > length:
+        repeated = [pair for pair in noted if pair[0] in _REPEATED]
+        if len(repeated) + 1 != len(noted):
             return None
-        if len(body) < length:
+        length, received = int(lengths[0]), len(request) - head.end()
+        if received > length:
+            return None
+        if received < length:
             return WAIT if length <= SHORT_BYTES else None
+        headers = read_headers(repeated)
         request_id = request_id_of(headers)
-        problem = self.problem(request_id)
+        problem = self.problem()
         content = problem.to_json(request_id)
         own = [(b"content-length", b"%d" % len(content)), *problem.headers]
         told = head_of(JSON, request_id, sanitised(headers.attributes), own)
@@ -111,4 +129,4 @@ class Refusing:
             await self._application(scope, receive, send)
             return
         exchange = Exchange(read_headers(scope["headers"]), receive, send, time.monotonic())
-        await exchange.fail(self._refusals.problem(exchange.request_id))
+        await exchange.fail(self._refusals.problem())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from rag.models.reranker import Reranker
@@ -78,5 +78,6 @@ class Reranking:
         await asyncio.to_thread(self._reranker.close)
         return await asyncio.to_thread(self._batcher.join, 0.5)
 
-    def _run(self, jobs: Sequence[_Job]) -> list[Float32]:
-        return [self._reranker.score(job.query, job.texts, deadline=job.deadline) for job in jobs]
+    def _run(self, jobs: Sequence[_Job]) -> Iterator[list[Float32]]:
+        for job in jobs:
+            yield [self._reranker.score(job.query, job.texts, deadline=job.deadline)]

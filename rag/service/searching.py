@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 from rag.models.embedder import EncodedQuery
@@ -74,16 +74,13 @@ class SearchStage:
         return await self._batcher.submit(_Job(query, encoded), deadline=deadline)
 
     def at_once(self, queries: Sequence[Query], encoded: Sequence[EncodedQuery]) -> list[Searched]:
-        """What `search` answers, on the calling thread and without a wait."""
-        found: list[Searched] = []
-        for start in range(0, len(queries), BATCH_QUERIES):
-            part = slice(start, start + BATCH_QUERIES)
-            jobs = [_Job(*pair) for pair in zip(queries[part], encoded[part], strict=True)]
-            began = time.monotonic()
-            found += self._run(jobs)
-            if self._observe is not None:
-                spent = time.monotonic() - began
-                self._observe(BatchStats(len(jobs), len(jobs), [], spent))
+        """What `search` answers, on the calling thread, together and without a wait."""
+        jobs = [_Job(*pair) for pair in zip(queries, encoded, strict=True)]
+        began = time.monotonic()
+        found = self._search(jobs)
+        if self._observe is not None:
+            spent = time.monotonic() - began
+            self._observe(BatchStats(len(jobs), len(jobs), [], spent))
         return found
 
     async def close(self) -> bool:
@@ -91,7 +88,10 @@ class SearchStage:
         await self._batcher.close()
         return await asyncio.to_thread(self._batcher.join, 0.5)
 
-    def _run(self, jobs: Sequence[_Job]) -> list[Searched]:
+    def _run(self, jobs: Sequence[_Job]) -> Iterator[list[Searched]]:
+        yield self._search(jobs)
+
+    def _search(self, jobs: Sequence[_Job]) -> list[Searched]:
         began = time.perf_counter()
         found = self._searcher.find([job.query for job in jobs], [job.encoded for job in jobs])
         run_ms = (time.perf_counter() - began) * 1e3

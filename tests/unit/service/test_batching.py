@@ -8,7 +8,7 @@ import random
 import threading
 import time
 import weakref
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import pytest
@@ -57,7 +57,7 @@ async def batcher(
         "max_waiting": 100,
         "name": "test",
     }
-    made: Batcher[int, Any] = Batcher(run, **(defaults | options))
+    made: Batcher[int, Any] = Batcher(lambda items: [run(items)], **(defaults | options))
     try:
         yield made
     finally:
@@ -280,6 +280,40 @@ def test_a_wrong_number_of_results_fails_the_whole_batch(results: list[int]) -> 
     asyncio.run(scenario())
 
 
+def test_parts_are_handed_out_as_they_come_and_a_failure_fails_the_rest_alone() -> None:
+    go_on, tried = threading.Event(), []
+
+    def run(items: Sequence[int]) -> Iterator[list[int]]:
+        tried.append(list(items))
+        yield [item * 10 for item in items[:2]]
+        if len(items) > 2:
+            assert go_on.wait(30)
+            raise ValueError("the third cannot be computed with others")
+
+    async def scenario() -> None:
+        blocking = Gate(opened=False)
+
+        def first_then_run(items: Sequence[int]) -> Iterable[list[int]]:
+            return [blocking(items)] if items == [0] else run(items)
+
+        made: Batcher[int, int] = Batcher(
+            first_then_run, cost=lambda item: 1, budget=8, max_waiting=8, name="test"
+        )
+        asked = [asyncio.create_task(made.submit(0, deadline=soon()))]
+        await blocking.busy()
+        asked += [asyncio.create_task(made.submit(n, deadline=soon())) for n in (1, 2, 3)]
+        await queued(made, 3)
+        blocking.open.set()
+        assert await asyncio.gather(*asked[:3]) == [0, 10, 20]
+        assert not asked[3].done()
+        go_on.set()
+        assert await asked[3] == 30
+        assert tried == [[1, 2, 3], [3]]
+        await made.close()
+
+    asyncio.run(scenario())
+
+
 def test_a_worker_that_dies_answers_its_callers_and_is_started_again() -> None:
     gate = Gate(opened=False)
 
@@ -443,7 +477,7 @@ def test_an_idle_worker_holds_nothing_of_its_last_batch() -> None:
 
     async def scenario() -> None:
         made: Batcher[Item, int] = Batcher(
-            lambda items: [1] * len(items),
+            lambda items: [[1] * len(items)],
             cost=lambda item: 1, budget=8, max_waiting=8, name="test",
         )  # fmt: skip
         item = Item()
