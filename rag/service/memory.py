@@ -48,8 +48,8 @@ def spare_collector() -> None:
 def keep() -> None:
     """What is in memory now is there to stay: until `release` the collector looks at none of it.
 
-    A full collection over all that libraries and a bundle consist of holds the interpreter for
-    some 50 ms, and a busy service makes one every second.
+    A full collection goes over all that libraries and a bundle consist of, and holds every request
+    up meanwhile; a busy service would make one every second.
     """
     gc.freeze()
 
