@@ -38,6 +38,10 @@ PACKED_RUN_TOKENS = 256
 """Tokens of a run without padding: many enough for what a run costs beside them, and few enough
 that what a layer makes of them stays in the processor's caches.
 """
+INT8_RUN_TOKENS = 80
+"""The same of int8, for each thread: what it makes is quantized in passes of its own, for which it
+must stay in the nearer cache.
+"""
 ATTENTION_PLACES = 24
 """Of a row of attention: short texts share one."""
 
@@ -75,6 +79,7 @@ class OnnxEmbedder:
         # Where a text lies in its row changes sums by their last bit, of which quantized products
         # make a thousandth.
         self._places = 0 if precision == "int8" else ATTENTION_PLACES
+        self._precision = precision
         self._packs = has_packed and graph != GRAPHS["float32"]
         self.device = device
         self.threads = threads or usable_cpus()
@@ -132,7 +137,10 @@ class OnnxEmbedder:
             return self._run([encodings[row] for row in rows], self._prompt_tokens[role])
 
         if self._packs:
-            batches = packed_batches(lengths, self._max_batch_tokens, PACKED_RUN_TOKENS)
+            run_tokens = PACKED_RUN_TOKENS
+            if self._precision == "int8":
+                run_tokens = min(run_tokens, INT8_RUN_TOKENS * self.threads)
+            batches = packed_batches(lengths, self._max_batch_tokens, run_tokens)
         else:
             batches = length_batches(lengths, self._max_batch_tokens, run_tokens=RUN_TOKENS)
         for rows in batches:
