@@ -168,12 +168,19 @@ class Batcher(Generic[In, Out]):
         _deliver((w, NotReady(f"{self._name} is shutting down; retry elsewhere")) for w in left)
 
     def join(self, timeout_s: float) -> bool:
-        """After `close`: True when every worker thread has ended within `timeout_s`."""
+        """After `close`: True when every worker thread has ended within `timeout_s`.
+
+        What it ran is let go of then: that may be a method of who has this batcher, and what the
+        two of them hold would be freed only when the collector of cycles next looks.
+        """
         end = time.monotonic() + timeout_s
         threads = [thread for thread in self._threads if thread is not None]
         for thread in threads:
             thread.join(max(0.0, end - time.monotonic()))
-        return not any(thread.is_alive() for thread in threads)
+        ended = not any(thread.is_alive() for thread in threads)
+        if ended:
+            self._run, self._observe = _run_nothing, None
+        return ended
 
     def _backlog_s(self) -> float:
         """How long the waiting items will take, judged by recent batches; at least a second."""
@@ -297,6 +304,11 @@ class Batcher(Generic[In, Out]):
         failure = ModelFailure(f"{self._name} failed on this request; the log has the cause")
         failure.__cause__ = error
         return failure
+
+
+def _run_nothing(items: Sequence[Any]) -> Iterable[Sequence[Any]]:
+    """In place of the function of a batcher that is closed; it is never called."""
+    raise RuntimeError(f"{len(items)} items for a batcher that is closed")
 
 
 def _deliver(outcomes: Iterable[tuple[_Waiter[Any, Any], Any]]) -> None:

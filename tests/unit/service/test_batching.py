@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import random
 import threading
 import time
@@ -491,3 +492,31 @@ def test_an_idle_worker_holds_nothing_of_its_last_batch() -> None:
         await made.close()
 
     asyncio.run(scenario())
+
+
+def test_a_closed_batcher_lets_go_of_what_it_ran() -> None:
+    """Its owner is gone with the last who knows it, without the collector of cycles."""
+
+    class Owner:
+        def __init__(self) -> None:
+            self.batcher: Batcher[int, int] = Batcher(
+                self.run, cost=lambda item: 1, budget=8, max_waiting=8, name="test"
+            )
+
+        def run(self, items: Sequence[int]) -> list[list[int]]:
+            return [[item * 10 for item in items]]
+
+    async def scenario() -> None:
+        owner = Owner()
+        there = weakref.ref(owner)
+        assert await owner.batcher.submit(1, deadline=soon()) == 10
+        await owner.batcher.close()
+        assert await asyncio.to_thread(owner.batcher.join, 30)
+        del owner
+        assert there() is None
+
+    gc.disable()
+    try:
+        asyncio.run(scenario())
+    finally:
+        gc.enable()
