@@ -171,10 +171,12 @@ async def _serve(settings: Settings, listener: socket.socket) -> int:
         copies=Copies(settings.cache_dir if is_remote(settings.bundle) else None),
     )
     life = asyncio.create_task(_live(settings, service, follower, stop))
+    collecting = asyncio.create_task(memory.collect_regularly())
     drain = partial(service.drain, settings.drain_timeout_s)
     await run_until(stop, Server(app, refusals), listener, drain)
     code = life.result() if life.done() else 0
     life.cancel()
+    collecting.cancel()
     clean = not background.busy
     clean = await service.close() and clean
     clean = await maker.close() and clean

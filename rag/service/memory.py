@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import ctypes
 import gc
 import os
@@ -13,6 +14,7 @@ from rag.errors import OutOfMemory
 
 SHARE = 0.9
 """Of the container's memory, what bundles and the process together may take."""
+COLLECT_EVERY_S = 10.0
 YOUNG_OBJECTS = 100_000
 """That may be made, beyond those that are freed, before the collector looks at them: more than all
 the requests are made of that wait in a full service.
@@ -38,8 +40,9 @@ def usable_bytes(cgroups: Path = Path("/sys/fs/cgroup")) -> int:
 
 
 def spare_collector() -> None:
-    """Makes Python's collector of reference cycles look seldom: requests that are answered leave
-    no cycles behind, and the objects of those that wait would be looked at again and again.
+    """Makes Python's collector of reference cycles look seldom by itself: requests that are
+    answered leave no cycles behind, and the objects of those that wait would be looked at again and
+    again.
     """
     gc.set_threshold(YOUNG_OBJECTS, 10, 10)
     keep()
@@ -52,6 +55,15 @@ def keep() -> None:
     up meanwhile; a busy service would make one every second.
     """
     gc.freeze()
+
+
+async def collect_regularly() -> None:
+    """Frees cycles that nobody uses, for ever: those of calls that were broken off may hold a
+    connection. What is kept is not looked at, so that it takes milliseconds.
+    """
+    while True:
+        await asyncio.sleep(COLLECT_EVERY_S)
+        gc.collect()
 
 
 def release() -> None:

@@ -304,6 +304,7 @@ def test_a_text_alone_has_all_threads_and_others_have_shares(real: Embedder) -> 
         part = embedder.part
         assert part is not None
         await made.encode("alone", deadline=soon())
+        assert embedder.entered.acquire(timeout=30)
         assert (embedder.batches, part.batches) == ([["alone"]], [])
         tasks = await held(made, embedder, ["first"])
         # The other worker takes what comes now: with a share of the threads, and at once.

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import asyncio
 import gc
+import time
 import weakref
 
 import pytest
@@ -42,3 +44,19 @@ def test_cycles_that_requests_leave_are_still_collected() -> None:
         Node()
         made += 1
     assert first() is None
+
+
+def test_what_nobody_uses_is_freed_before_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(memory, "COLLECT_EVERY_S", 0.01)
+
+    async def scenario() -> None:
+        memory.spare_collector()
+        there = weakref.ref(Node())
+        collecting = asyncio.create_task(memory.collect_regularly())
+        end = time.monotonic() + 30
+        while there() is not None and time.monotonic() < end:
+            await asyncio.sleep(0.01)
+        collecting.cancel()
+        assert there() is None
+
+    asyncio.run(scenario())
