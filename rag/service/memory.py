@@ -14,7 +14,7 @@ from rag.errors import OutOfMemory
 
 SHARE = 0.9
 """Of the container's memory, what bundles and the process together may take."""
-COLLECT_EVERY_S = 10.0
+COLLECT_EVERY_S = 30.0
 YOUNG_OBJECTS = 100_000
 """That may be made, beyond those that are freed, before the collector looks at them: more than all
 the requests are made of that wait in a full service.
@@ -58,23 +58,27 @@ def keep() -> None:
 
 
 async def collect_regularly() -> None:
-    """Frees cycles that nobody uses, for ever: those of calls that were broken off may hold a
-    connection. What is kept is not looked at, so that it takes milliseconds.
+    """Frees cycles that nobody uses, for ever, those of what is kept too: calls that were broken
+    off may hold a connection.
     """
     while True:
         await asyncio.sleep(COLLECT_EVERY_S)
-        gc.collect()
+        _collect()
 
 
 def release() -> None:
     """Frees what nobody uses any more and gives it back to the system; blocks."""
-    gc.unfreeze()
-    gc.collect()
-    keep()
+    _collect()
     try:
         ctypes.CDLL(None).malloc_trim(0)
     except AttributeError:  # not glibc: its allocator gives back on its own
         return
+
+
+def _collect() -> None:
+    gc.unfreeze()
+    gc.collect()
+    keep()
 
 
 @dataclass(frozen=True, slots=True)
