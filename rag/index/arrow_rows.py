@@ -106,20 +106,30 @@ class ArrowRows:
                 for column, where in zip(columns, found.tolist(), strict=True)
             ]
         except UnicodeDecodeError as error:
-            raise BundleCorrupt(f"{self.path} holds broken text ({error}); build again") from None
+            raise self._broken(error) from None
 
     def value(self, name: str, row: int) -> Any:
-        """The value of one column in one row; raises what `columns` raises."""
-        return self.columns([name], [row])[0][0]
+        """The value of one column in one row that is there; BundleCorrupt for text that is none."""
+        number = self._batch_of(row)
+        try:
+            return self.batches[number].column(name)[row - self._starts[number]].as_py()
+        except UnicodeDecodeError as error:
+            raise self._broken(error) from None
 
     def slices(self, names: Sequence[str], start: int, stop: int) -> Iterator[tuple[Any, ...]]:
         """The values of `names` in rows start..stop-1, cut at the end as slices are."""
         start, stop, _ = slice(start, stop).indices(self.count)
         while start < stop:
-            number = bisect_right(self._starts, start) - 1
+            number = self._batch_of(start)
             part = self.batches[number].slice(start - self._starts[number], stop - start)
             yield from zip(*(part.column(name).to_pylist() for name in names), strict=True)
             start += part.num_rows
+
+    def _batch_of(self, row: int) -> int:
+        return bisect_right(self._starts, row) - 1
+
+    def _broken(self, error: UnicodeDecodeError) -> BundleCorrupt:
+        return BundleCorrupt(f"{self.path} holds broken text ({error}); build again")
 
     def _buffers(self, column: pa.Array) -> tuple[int, int, int]:
         """Where in the file a batch's column has its validity (a byte; -1: all are valid), its

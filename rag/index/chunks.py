@@ -36,6 +36,8 @@ MASK_CACHE_BYTES = 64 * 2**20
 ID_BYTES = 16
 DOCUMENTS_KEPT = 4096
 """Documents of recent passages, which need not be read again."""
+DOCUMENTS_AT_ONCE = 1024
+"""That are read together by who goes over all of them."""
 _OF_CHUNK = ("doc", "chunk_id", "page", "start", "end", "headings", "context", "text")
 _OF_DOCUMENT = ("doc_id", "uri", "title", "lang", "format", "metadata")
 _Document = tuple[str, str, str, str, str, Metadata]
@@ -127,15 +129,17 @@ class ChunkStore:
         """The document of that id, or None."""
         ids = _Column(self._documents, "doc_id")
         row = bisect_left(ids, doc_id)
-        return self._record(row) if row < len(ids) and ids[row] == doc_id else None
+        return self.record_at(row) if row < len(ids) and ids[row] == doc_id else None
 
     def records(self) -> Iterator[DocumentRecord]:
         """Every document, by ascending doc id."""
-        return map(self._record, range(self.documents))
+        for start in range(0, self.documents, DOCUMENTS_AT_ONCE):
+            stop = min(start + DOCUMENTS_AT_ONCE, self.documents)
+            yield from self._records(range(start, stop))
 
     def record_at(self, row: int) -> DocumentRecord:
         """The document of that row; documents ascend by doc id."""
-        return self._record(row)
+        return self._records([row])[0]
 
     def document_ids(self) -> list[str]:
         """Every document's id, ascending."""
@@ -158,11 +162,9 @@ class ChunkStore:
             self._masks.put(parsed.key, mask)
         return mask
 
-    def _record(self, row: int) -> DocumentRecord:
-        columns = self._documents.columns(DOCUMENT_SCHEMA.names, [row])
-        doc_id, uri, title, lang, kind, metadata, sha256, size = (column[0] for column in columns)
-        read: Metadata = orjson.loads(metadata)
-        return DocumentRecord(doc_id, uri, title, lang, kind, read, sha256, size)
+    def _records(self, rows: Sequence[int]) -> list[DocumentRecord]:
+        *texts, metadata, sha256, size = self._documents.columns(DOCUMENT_SCHEMA.names, rows)
+        return list(map(DocumentRecord, *texts, map(orjson.loads, metadata), sha256, size))
 
 
 class _Column(Sequence[Any]):

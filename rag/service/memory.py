@@ -15,6 +15,7 @@ from rag.errors import OutOfMemory
 SHARE = 0.9
 """Of the container's memory, what bundles and the process together may take."""
 COLLECT_EVERY_S = 30.0
+"""Often enough for the few connections that cycles hold, seldom enough for the pause it takes."""
 YOUNG_OBJECTS = 100_000
 """That may be made, beyond those that are freed, before the collector looks at them: more than all
 the requests are made of that wait in a full service.
@@ -49,7 +50,8 @@ def spare_collector() -> None:
 
 
 def keep() -> None:
-    """What is in memory now is there to stay: until `release` the collector looks at none of it.
+    """What is in memory now is there to stay: until `release` or the next regular collection the
+    collector looks at none of it.
 
     A full collection goes over all that libraries and a bundle consist of, and holds every request
     up meanwhile; a busy service would make one every second.

@@ -58,10 +58,7 @@ def answer_json(answer: Answer | None) -> dict[str, Any]:
 
 def timings_json(timings_ms: Mapping[str, float]) -> dict[str, float]:
     """Every stage in its order, in milliseconds; a stage that did not take part is 0."""
-    times = dict.fromkeys(STAGES, 0.0)
-    for stage, spent in timings_ms.items():
-        times[stage] = round(spent, 3)
-    return times
+    return {stage: round(timings_ms.get(stage, 0.0), 3) for stage in STAGES}
 
 
 def _leg(score: LegScore | None) -> dict[str, Any] | None:
