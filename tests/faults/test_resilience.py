@@ -25,7 +25,8 @@ from rag.models.wire.breaker import Breaker
 from rag.types import Message
 
 PROMPT = Prompt("q", [], [Message("user", "질문")])
-LATER_S = 0.2  # how long a circuit stays open here
+LATER_S = 0.2  # how long a circuit stays open where a test waits for that
+STAYS_OPEN_S = 60.0
 
 
 @pytest.fixture(params=["openai", "sagemaker-messages", "bedrock"])
@@ -53,7 +54,7 @@ class Run:
         self.breaker = Breaker(
             "e",
             threshold=options.pop("threshold", 3),
-            open_for_s=LATER_S,
+            open_for_s=options.pop("open_for_s", LATER_S),
             observe=lambda name, state: self.states.append(state),
         )
         self.generator = ResilientGenerator(
@@ -198,7 +199,7 @@ def test_an_open_circuit_asks_nobody(reply: Reply, failure: type[GeneratorFailur
         assert len(run.endpoint.requests) == asked == 3
         assert run.states == ["closed", "open"]
 
-    running(OPENAI, reply, test, attempts=1)
+    running(OPENAI, reply, test, attempts=1, open_for_s=STAYS_OPEN_S)
 
 
 def test_attempts_of_one_request_count_and_end_when_the_circuit_opens() -> None:
@@ -206,7 +207,7 @@ def test_attempts_of_one_request_count_and_end_when_the_circuit_opens() -> None:
         assert await run.fails() is GeneratorCircuitOpen
         assert len(run.endpoint.requests) == 2
 
-    running(OPENAI, status(503), test, threshold=2, attempts=5)
+    running(OPENAI, status(503), test, threshold=2, attempts=5, open_for_s=STAYS_OPEN_S)
 
 
 def test_a_probe_closes_the_circuit_at_its_first_token() -> None:
