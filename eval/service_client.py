@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import httpx
+import httpx2
 
 from rag.errors import EvaluationError
 
@@ -18,7 +18,7 @@ class ServiceClient:
     ) -> None:
         self.url = url.rstrip("/").removesuffix("/invocations") + "/invocations"
         self.version = ""
-        self._client = httpx.Client(timeout=timeout_s, headers=dict(headers or {}))
+        self._client = httpx2.Client(timeout=timeout_s, headers=dict(headers or {}))
 
     def ask(self, body: Mapping[str, Any], *needed: str) -> dict[str, Any]:
         """The reply to `body`; EvaluationError if there is none, if it refuses, if a field `needed`
@@ -27,7 +27,7 @@ class ServiceClient:
         try:
             response = self._client.post(self.url, json=dict(body))
             reply = response.json()
-        except httpx.HTTPError as error:
+        except httpx2.HTTPError as error:
             raise EvaluationError(
                 f"{self.url} does not answer ({error or type(error).__name__}); start the service"
             ) from None
@@ -35,7 +35,7 @@ class ServiceClient:
             raise EvaluationError(
                 f"{self.url} answered {response.status_code} without JSON; is it this service?"
             ) from None
-        if response.status_code != httpx.codes.OK or not isinstance(reply, dict):
+        if response.status_code != httpx2.codes.OK or not isinstance(reply, dict):
             reason = reply.get("error", {}) if isinstance(reply, dict) else {}
             message = reason.get("message", response.reason_phrase)
             raise EvaluationError(f"{self.url} answered {response.status_code}: {message}")

@@ -66,5 +66,7 @@ def configure(level: str = "INFO", stream: TextIO | None = None) -> None:
     logging.basicConfig(level=level, handlers=[handler], force=True)
     logging.captureWarnings(True)
     # Their lines at INFO tell of every call made, or of nothing at all.
-    for chatty in ("faiss", "httpx", "httpcore", "openai", "urllib3", "uvicorn"):
+    for chatty in (
+        "faiss", "httpcore", "httpcore2", "httpx", "httpx2", "openai", "urllib3", "uvicorn",
+    ):  # fmt: skip
         logging.getLogger(chatty).setLevel(max(logging.WARNING, logging.getLevelName(level)))

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 from urllib.parse import urlsplit
 
-import httpx
+import httpx2
 
 from indexer.external.retries import Retries
 from indexer.external.table import Opener, Row
@@ -49,7 +49,7 @@ def weaviate_opener(url: str, api_key: str | None, retries: Retries) -> Opener:
             " beginning with a capital letter"
         )
     scheme = parts.scheme.removeprefix("weaviate+")
-    server = httpx.URL(scheme=scheme, host=parts.hostname, port=port)
+    server = httpx2.URL(scheme=scheme, host=parts.hostname, port=port)
     client = WeaviateClient(server, api_key, retries)
     return lambda dimension: WeaviateTable(client, collection, dimension)
 

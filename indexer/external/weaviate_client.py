@@ -10,7 +10,7 @@ import json
 from collections.abc import Collection, Mapping
 from typing import Any
 
-import httpx
+import httpx2
 
 from indexer.external.retries import Retries
 from rag.errors import ConfigurationError, DatabaseError, DatabaseUnavailable
@@ -27,7 +27,7 @@ class WeaviateClient:
 
     def __init__(
         self,
-        url: httpx.URL,
+        url: httpx2.URL,
         api_key: str | None,
         retries: Retries,
         *,
@@ -39,10 +39,10 @@ class WeaviateClient:
             raise ConfigurationError("WEAVIATE_API_KEY holds characters that no key has")
         self.where = str(url).rstrip("/")
         self._retries = retries
-        self._client = httpx.Client(
+        self._client = httpx2.Client(
             base_url=url,
             headers={"Authorization": f"Bearer {self._key}"} if self._key else {},
-            timeout=httpx.Timeout(timeout_s, connect=connect_s),
+            timeout=httpx2.Timeout(timeout_s, connect=connect_s),
         )
 
     def close(self) -> None:
@@ -73,9 +73,9 @@ class WeaviateClient:
     ) -> tuple[int, Any]:
         try:
             answer = self._client.request(method, f"/v1/{path}", params=params, json=body)
-        except httpx.DecodingError as error:
+        except httpx2.DecodingError as error:
             raise DatabaseError(f"{self.where} does not speak HTTP; check the URL") from error
-        except httpx.HTTPError as error:
+        except httpx2.HTTPError as error:
             raise DatabaseUnavailable(f"{self.where} {_what(error)}; check that it runs") from error
         if not (answer.is_success or answer.status_code in also):
             raise self._failure(answer)
@@ -90,7 +90,7 @@ class WeaviateClient:
                 f"{self.where} answered with something that is not JSON; check the URL"
             ) from error
 
-    def _failure(self, answer: httpx.Response) -> DatabaseError:
+    def _failure(self, answer: httpx2.Response) -> DatabaseError:
         status, said = answer.status_code, self._said(answer)
         if status == 401:
             return DatabaseError(
@@ -111,7 +111,7 @@ class WeaviateClient:
             )
         return DatabaseError(f"{self.where} refused a request ({status}: {said})")
 
-    def _said(self, answer: httpx.Response) -> str:
+    def _said(self, answer: httpx2.Response) -> str:
         """The message, in either of the shapes that errors have."""
         try:
             value = answer.json()
@@ -137,11 +137,11 @@ def messages_of(errors: Any) -> str:
     return "; ".join(str(e["message"]) for e in found if isinstance(e, dict) and "message" in e)
 
 
-def _what(error: httpx.HTTPError) -> str:
-    if isinstance(error, httpx.ConnectTimeout):
+def _what(error: httpx2.HTTPError) -> str:
+    if isinstance(error, httpx2.ConnectTimeout):
         return "did not accept a connection in time"
-    if isinstance(error, httpx.ConnectError):
+    if isinstance(error, httpx2.ConnectError):
         return "cannot be connected to"
-    if isinstance(error, httpx.TimeoutException):
+    if isinstance(error, httpx2.TimeoutException):
         return "said nothing for too long"
     return "closed the connection before it had answered"

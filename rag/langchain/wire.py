@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-import httpx
+import httpx2
 import orjson
 from langchain_core.documents import Document
 
@@ -38,10 +38,10 @@ class ServiceSource:
         self._address = _address_of(url)
         self._said = str(self._address.copy_with(userinfo=b""))
         self._headers = {"Content-Type": "application/json", **(headers or {})}
-        self._timeout = httpx.Timeout(timeout_s)
-        self._ssl = httpx.create_ssl_context()
-        self._client = httpx.Client(timeout=self._timeout, verify=self._ssl)
-        self._clients: dict[asyncio.AbstractEventLoop, httpx.AsyncClient] = {}
+        self._timeout = httpx2.Timeout(timeout_s)
+        self._ssl = httpx2.create_ssl_context()
+        self._client = httpx2.Client(timeout=self._timeout, verify=self._ssl)
+        self._clients: dict[asyncio.AbstractEventLoop, httpx2.AsyncClient] = {}
 
     def search(self, query: Query, min_score: float | None) -> list[Document]:
         """Raises the service's own error by its name, with its message; ConfigurationError if
@@ -50,7 +50,7 @@ class ServiceSource:
         body = _body(query, min_score)
         try:
             response = self._client.post(self._address, content=body, headers=self._headers)
-        except httpx.HTTPError as error:
+        except httpx2.HTTPError as error:
             raise self._failure(error) from None
         return self._documents(response)
 
@@ -60,21 +60,21 @@ class ServiceSource:
         client = self._client_of(asyncio.get_running_loop())
         try:
             response = await client.post(self._address, content=body, headers=self._headers)
-        except httpx.HTTPError as error:
+        except httpx2.HTTPError as error:
             raise self._failure(error) from None
         return self._documents(response)
 
-    def _client_of(self, loop: asyncio.AbstractEventLoop) -> httpx.AsyncClient:
+    def _client_of(self, loop: asyncio.AbstractEventLoop) -> httpx2.AsyncClient:
         """A client of that loop: connections cannot be carried from one loop to another."""
         client = self._clients.get(loop)
         if client is None:
             for old in [known for known in list(self._clients) if known.is_closed()]:
                 self._clients.pop(old, None)
-            client = httpx.AsyncClient(timeout=self._timeout, verify=self._ssl)
+            client = httpx2.AsyncClient(timeout=self._timeout, verify=self._ssl)
             self._clients[loop] = client
         return client
 
-    def _documents(self, response: httpx.Response) -> list[Document]:
+    def _documents(self, response: httpx2.Response) -> list[Document]:
         try:
             reply = orjson.loads(response.content)
             if response.status_code == 200:
@@ -89,7 +89,7 @@ class ServiceSource:
             ) from None
         raise self._problem(str(kind), str(message), response)
 
-    def _problem(self, kind: str, message: str, response: httpx.Response) -> RequestError:
+    def _problem(self, kind: str, message: str, response: httpx2.Response) -> RequestError:
         said = " ".join(message.split())
         text = f"{self._said} answered {response.status_code}: {said}"
         found = _BY_NAME.get(kind, RequestError)
@@ -98,13 +98,14 @@ class ServiceSource:
             return found(text, retry_after_s=float(after) if after.isdigit() else 1.0)
         return found(text)
 
-    def _failure(self, error: httpx.HTTPError) -> ConfigurationError | RequestError:
-        if isinstance(error, httpx.ConnectTimeout | httpx.ConnectError | httpx.UnsupportedProtocol):
+    def _failure(self, error: httpx2.HTTPError) -> ConfigurationError | RequestError:
+        unreachable = (httpx2.ConnectTimeout, httpx2.ConnectError, httpx2.UnsupportedProtocol)
+        if isinstance(error, unreachable):
             return ConfigurationError(
                 f"{self._said} cannot be reached ({error}); start a service with rag serve, or"
                 " give bundle"
             )
-        if isinstance(error, httpx.TimeoutException):
+        if isinstance(error, httpx2.TimeoutException):
             return DeadlineExceeded(
                 f"{self._said} did not answer in {self._timeout.read:g} s; raise timeout_s or add"
                 " capacity"
@@ -130,10 +131,10 @@ def _body(query: Query, min_score: float | None) -> bytes:
         raise errors.InvalidRequest(f"the request cannot be written as JSON: {error}") from None
 
 
-def _address_of(url: str) -> httpx.URL:
+def _address_of(url: str) -> httpx2.URL:
     try:
-        address = httpx.URL(url.strip().rstrip("/"))
-    except httpx.InvalidURL as error:
+        address = httpx2.URL(url.strip().rstrip("/"))
+    except httpx2.InvalidURL as error:
         raise ConfigurationError(f"url cannot be read: {error}; use http(s)://host:port") from None
     if address.scheme not in ("http", "https") or not address.host:
         raise ConfigurationError("url must be http(s)://host[:port] of a running service")

@@ -9,7 +9,7 @@ from itertools import groupby
 from typing import Any
 from urllib.parse import quote
 
-import httpx
+import httpx2
 
 from rag.errors import GeneratorProtocolError
 from rag.models.generator import Delta, FinishReason, Prompt
@@ -43,7 +43,7 @@ class BedrockGenerator:
         streams: bool = True,
         extra: Mapping[str, Any] | None = None,
         timeout_connect_s: float = 5.0,
-        client: httpx.AsyncClient | None = None,
+        client: httpx2.AsyncClient | None = None,
     ) -> None:
         self._model = model
         self._streams = streams
@@ -73,7 +73,9 @@ class BedrockGenerator:
             self._endpoint, self._url, body, headers, self._read, deadline=deadline
         )
 
-    async def _read(self, response: httpx.Response, deadline: float) -> AsyncGenerator[Chunk, None]:
+    async def _read(
+        self, response: httpx2.Response, deadline: float
+    ) -> AsyncGenerator[Chunk, None]:
         if response.status_code != 200:
             raise self._endpoint.masked(await failure_of_response(response, deadline))
         expected = EVENT_STREAM if self._streams else "application/json"

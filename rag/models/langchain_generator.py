@@ -10,6 +10,7 @@ from contextlib import aclosing
 from typing import Any
 
 import httpx
+import httpx2
 from langchain_core.exceptions import OutputParserException
 from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, SystemMessage
@@ -142,9 +143,9 @@ def _kind_of(error: Exception) -> type[GeneratorFailure]:
     if status:
         return GeneratorUnavailable if status >= 500 else GeneratorFailure
     for cause in _causes(error):
-        if isinstance(cause, TimeoutError | httpx.TimeoutException):
+        if isinstance(cause, TimeoutError | httpx.TimeoutException | httpx2.TimeoutException):
             return GeneratorTimeout
-        if isinstance(cause, OSError | httpx.TransportError):
+        if isinstance(cause, OSError | httpx.TransportError | httpx2.TransportError):
             return GeneratorUnavailable
         if isinstance(cause, OutputParserException):
             return GeneratorProtocolError

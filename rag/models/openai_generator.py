@@ -7,10 +7,9 @@ import re
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import aclosing
-from typing import Any
+from typing import Any, cast
 
-import httpx
-from httpx_sse import EventSource, ServerSentEvent
+import httpx2
 
 from rag.errors import (
     ConfigurationError,
@@ -51,7 +50,7 @@ class OpenAIGenerator:
         timeout_connect_s: float = 5.0,
         headers: Mapping[str, str] | None = None,
         extra: Mapping[str, Any] | None = None,
-        client: httpx.AsyncClient | None = None,
+        client: httpx2.AsyncClient | None = None,
     ) -> None:
         self._url = _completions_url(base_url)
         self._model = model
@@ -96,7 +95,9 @@ class OpenAIGenerator:
         }
         return json_bytes(body)
 
-    async def _read(self, response: httpx.Response, deadline: float) -> AsyncGenerator[Chunk, None]:
+    async def _read(
+        self, response: httpx2.Response, deadline: float
+    ) -> AsyncGenerator[Chunk, None]:
         if response.status_code != 200:
             body = await within(deadline, read_body(response))
             wait = response.headers.get("retry-after")
@@ -116,16 +117,17 @@ class OpenAIGenerator:
             )
 
     async def _read_events(
-        self, response: httpx.Response, deadline: float
+        self, response: httpx2.Response, deadline: float
     ) -> AsyncGenerator[Chunk, None]:
-        events = EventSource(response).aiter_sse()
+        source = aiter(httpx2.EventSource(response))
+        events = cast(AsyncGenerator[httpx2.ServerSentEvent, None], source)
         finished_at = 0.0
         try:
             while True:
                 until = min(deadline, finished_at + _GRACE_S) if finished_at else deadline
                 try:
                     event = await within(until, _next(events))
-                except (GeneratorTimeout, httpx.HTTPError):
+                except (GeneratorTimeout, httpx2.HTTPError):
                     if finished_at:  # all the text is here; only the courtesy is missing
                         return
                     raise
@@ -154,10 +156,10 @@ class OpenAIGenerator:
         return chunk
 
 
-def _completions_url(base_url: str) -> httpx.URL:
+def _completions_url(base_url: str) -> httpx2.URL:
     try:
-        url = httpx.URL(base_url.strip().rstrip("/"))
-    except httpx.InvalidURL as error:
+        url = httpx2.URL(base_url.strip().rstrip("/"))
+    except httpx2.InvalidURL as error:
         raise ConfigurationError(f"generator base URL cannot be read: {error}") from error
     if url.scheme not in ("http", "https") or not url.host:
         raise ConfigurationError("generator base URL must be http(s)://host[:port][/v1]")
@@ -167,18 +169,18 @@ def _completions_url(base_url: str) -> httpx.URL:
     return url.copy_with(path=path)
 
 
-async def _next(events: AsyncIterator[ServerSentEvent]) -> ServerSentEvent | None:
+async def _next(events: AsyncIterator[httpx2.ServerSentEvent]) -> httpx2.ServerSentEvent | None:
     async for event in events:
         if event.data.strip():
             return event
     return None
 
 
-async def _drain(events: AsyncIterator[ServerSentEvent]) -> None:
+async def _drain(events: AsyncIterator[httpx2.ServerSentEvent]) -> None:
     """Reads what follows `[DONE]`, so that the connection can be used again."""
     try:
         async with asyncio.timeout(_DRAIN_S):
             async for _ in events:
                 pass
-    except (TimeoutError, httpx.HTTPError):
+    except (TimeoutError, httpx2.HTTPError):
         return

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from concurrent.futures import CancelledError
 from typing import get_args
 
-import httpx
+import httpx2
 import numpy as np
 
 from rag.errors import (
@@ -63,7 +63,8 @@ class RemoteReranker:
         self._max_texts = max_texts or MAX_TEXTS[dialect]
         self._timeout_s = timeout_s
         headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
-        self._client = httpx.AsyncClient(headers=headers, timeout=None, trust_env=False)  # noqa: S113 - bounded by the deadline
+        # Each call is bounded by its deadline.
+        self._client = httpx2.AsyncClient(headers=headers, timeout=None, trust_env=False)
         self._loop = asyncio.new_event_loop()
         self._lock = threading.Lock()
         self._closed = False
@@ -137,7 +138,7 @@ class RemoteReranker:
         try:
             async with self._client.stream("POST", self._url, json=body) as response:
                 answer = await _read(response)
-        except httpx.HTTPError as error:
+        except httpx2.HTTPError as error:
             raise self._failure_of_transport(error) from error
         if response.status_code != 200:
             said = answer.decode("utf-8", "replace")
@@ -158,17 +159,17 @@ class RemoteReranker:
     def _where(self) -> str:
         return f"{self._url.host}:{self._url.port or self._url.scheme}"
 
-    def _failure_of_transport(self, error: httpx.HTTPError) -> RerankerFailure:
-        if isinstance(error, httpx.ConnectError):
+    def _failure_of_transport(self, error: httpx2.HTTPError) -> RerankerFailure:
+        if isinstance(error, httpx2.ConnectError):
             what = "refused the connection"
-        elif isinstance(error, httpx.DecodingError):
+        elif isinstance(error, httpx2.DecodingError):
             return RerankerProtocolError(f"rerank endpoint {self._where} does not speak HTTP")
         else:
             what = "closed the connection before it had answered"
         return RerankerUnavailable(f"rerank endpoint {self._where} {what}; check that it runs")
 
 
-async def _read(response: httpx.Response) -> bytes:
+async def _read(response: httpx2.Response) -> bytes:
     body = bytearray()
     async for part in response.aiter_bytes():
         body += part
@@ -179,10 +180,10 @@ async def _read(response: httpx.Response) -> bytes:
     return bytes(body)
 
 
-def _rerank_url(base_url: str) -> httpx.URL:
+def _rerank_url(base_url: str) -> httpx2.URL:
     try:
-        url = httpx.URL(base_url.strip())
-    except httpx.InvalidURL as error:
+        url = httpx2.URL(base_url.strip())
+    except httpx2.InvalidURL as error:
         raise ConfigurationError(f"rerank URL cannot be read: {error}") from None
     if url.scheme not in ("http", "https") or not url.host:
         raise ConfigurationError("rerank URL must be http(s)://host[:port][/rerank]")

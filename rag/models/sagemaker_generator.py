@@ -7,7 +7,7 @@ from contextlib import aclosing
 from typing import Any, get_args
 from urllib.parse import quote
 
-import httpx
+import httpx2
 
 from rag.errors import ConfigurationError, GeneratorProtocolError
 from rag.models.generator import Delta, Prompt
@@ -39,7 +39,7 @@ class SageMakerGenerator:
         streams: bool = True,
         extra: Mapping[str, Any] | None = None,
         timeout_connect_s: float = 5.0,
-        client: httpx.AsyncClient | None = None,
+        client: httpx2.AsyncClient | None = None,
     ) -> None:
         if dialect not in get_args(Dialect):
             raise ConfigurationError(
@@ -76,7 +76,9 @@ class SageMakerGenerator:
             self._endpoint, self._url, body, self._headers, self._read, deadline=deadline
         )
 
-    async def _read(self, response: httpx.Response, deadline: float) -> AsyncGenerator[Chunk, None]:
+    async def _read(
+        self, response: httpx2.Response, deadline: float
+    ) -> AsyncGenerator[Chunk, None]:
         if response.status_code != 200:
             raise self._endpoint.masked(await failure_of_response(response, deadline))
         if not self._streams:
@@ -103,7 +105,7 @@ class SageMakerGenerator:
                 " cut short; ask again"
             )
 
-    async def _lines(self, response: httpx.Response, deadline: float) -> AsyncGenerator[str, None]:
+    async def _lines(self, response: httpx2.Response, deadline: float) -> AsyncGenerator[str, None]:
         """The container's lines: how the platform cuts them into parts means nothing."""
         lines = Lines()
         async with aclosing(read_events(response, deadline)) as events:

@@ -7,7 +7,7 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-import httpx
+import httpx2
 import orjson
 
 from rag.errors import ConfigurationError, RequestError
@@ -32,8 +32,8 @@ def ask_service(url: str, request: Mapping[str, Any]) -> dict[str, Any]:
     """
     address = f"{url.rstrip('/')}/invocations"
     try:
-        response = httpx.post(address, json=dict(request), timeout=TIMEOUT_S)
-    except (httpx.HTTPError, httpx.InvalidURL) as error:
+        response = httpx2.post(address, json=dict(request), timeout=TIMEOUT_S)
+    except (httpx2.HTTPError, httpx2.InvalidURL) as error:
         raise ConfigurationError(
             f"{address} cannot be reached ({error}); start one with rag serve, or give --bundle"
         ) from None

@@ -20,7 +20,7 @@ from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 from pathlib import Path
 
-import httpx
+import httpx2
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "fakes"))
 from mutations import mutations
@@ -48,14 +48,14 @@ def main() -> int:
     statuses: Counter[int | str] = Counter()
     bad: list[str] = []
     slowest = 0.0
-    with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=TIMEOUT_S) as client:
+    with httpx2.Client(base_url=f"http://127.0.0.1:{port}", timeout=TIMEOUT_S) as client:
         _until_ready(client)
 
         def send(case: tuple[bytes, dict[str, str]]) -> tuple[int | str, float, str]:
             began = time.monotonic()
             try:
                 response = client.post("/invocations", content=case[0], headers=case[1])
-            except httpx.HTTPError as error:
+            except httpx2.HTTPError as error:
                 return type(error).__name__, time.monotonic() - began, repr(case)[:300]
             note = repr(case)[:300] if response.status_code >= 500 else ""
             return response.status_code, time.monotonic() - began, note
@@ -88,12 +88,12 @@ def main() -> int:
     return 0 if whole and not bad and alive == 200 and code == 0 else 1
 
 
-def _until_ready(client: httpx.Client) -> None:
+def _until_ready(client: httpx2.Client) -> None:
     for _ in range(1200):
         try:
             if client.get("/ping").status_code == 200:
                 return
-        except httpx.TransportError:
+        except httpx2.TransportError:
             pass
         time.sleep(0.1)
     raise SystemExit("the service did not become ready")

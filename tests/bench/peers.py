@@ -30,7 +30,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import httpx
+import httpx2
 import numpy as np
 from rich import box
 from rich.console import Console
@@ -80,7 +80,7 @@ def measure(
 ) -> Measured:
     """Asks `server` everything; `body` makes a request, `ids` reads the documents of a reply."""
     address = f"http://127.0.0.1:{server.port}/invocations"
-    client = httpx.Client(timeout=120)
+    client = httpx2.Client(timeout=120)
 
     def ask(query_id: str) -> list[str]:
         reply = client.post(address, json=body(dataset.queries[query_id]))

@@ -7,7 +7,7 @@
 serving_bundle.py). Everything is measured in one run, in rounds that take turns, and medians are
 compared: E is what the encoder does offline with these queries, in its best batch size; N is an
 empty FastAPI route on the same server under the same load generator, which is wrk, and once more
-httpx, for many a service is asked by Python.
+httpx2, for many a service is asked by Python.
 """
 
 from __future__ import annotations

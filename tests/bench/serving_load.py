@@ -1,7 +1,7 @@
-"""Load: wrk or httpx for closed loops, wrk for floods, and a raw asyncio client for single requests
+"""Load: wrk or httpx2 for closed loops, wrk for floods, a raw asyncio client for single requests
 and open loops.
 
-wrk is Debian's package (`apt-get install wrk`); it costs some 10 microseconds a request, httpx, as
+wrk is Debian's package (`apt-get install wrk`); it costs some 10 microseconds a request, httpx2, as
 a service in Python would ask, about a millisecond.
 """
 
@@ -20,7 +20,7 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
-import httpx
+import httpx2
 import numpy as np
 import uvloop
 
@@ -49,7 +49,7 @@ async def _httpx_loop(port: int, bodies: list[bytes], clients: int, seconds: flo
         nonlocal done
         at = first
         # A client each: one client's pool of 64 connections takes several times as long.
-        async with httpx.AsyncClient(timeout=60, headers=headers, verify=False) as client:
+        async with httpx2.AsyncClient(timeout=60, headers=headers, verify=False) as client:
             while time.perf_counter() < end:
                 url = f"http://127.0.0.1:{port}/invocations"
                 reply = await client.post(url, content=bodies[at % len(bodies)])
@@ -63,7 +63,7 @@ async def _httpx_loop(port: int, bodies: list[bytes], clients: int, seconds: flo
 
 
 def httpx_rate(port: int, queries: Path, *, clients: int, seconds: float, start: int = 0) -> float:
-    """Replies a second to as many httpx.AsyncClients in one other process."""
+    """Replies a second to as many httpx2.AsyncClients in one other process."""
     bodies = queries.read_bytes().splitlines()
     bodies = bodies[start % len(bodies) :] + bodies[: start % len(bodies)]
     with ProcessPoolExecutor(1, mp_context=get_context("forkserver")) as pool:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import httpx2
 import openai
 import pytest
 import uvicorn
@@ -484,8 +485,8 @@ class Failing(FakeListChatModel):
 
 def answered(status: int) -> Exception:
     """The error of OpenAI's client for a reply of that status."""
-    request = httpx.Request("POST", "http://models.example/v1")
-    reply = httpx.Response(status, request=request)
+    request = httpx2.Request("POST", "http://models.example/v1")
+    reply = httpx2.Response(status, request=request)
     return openai.APIStatusError("Bearer abc.def was\n\nrefused", response=reply, body=None)
 
 
@@ -509,6 +510,8 @@ def of_botocore(status: int) -> Exception:
         (of_botocore(429), GeneratorThrottled),
         (caused(RuntimeError("x"), httpx.ConnectError("refused")), GeneratorUnavailable),
         (caused(RuntimeError("x"), httpx.ReadTimeout("slow")), GeneratorTimeout),
+        (caused(RuntimeError("x"), httpx2.ConnectError("refused")), GeneratorUnavailable),
+        (caused(RuntimeError("x"), httpx2.ReadTimeout("slow")), GeneratorTimeout),
         (ConnectionResetError("reset"), GeneratorUnavailable),
         (OutputParserException("not JSON"), GeneratorProtocolError),
         (KeyError("k"), GeneratorFailure),

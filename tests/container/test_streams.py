@@ -8,14 +8,14 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-import httpx
+import httpx2
 
 from sagemaker_local.hosting import GRACE_S
 
 QUESTION = json.dumps({"query": "How do I reset the lamp?", "stream": True}).encode()
 
 
-def frames(response: httpx.Response) -> Iterator[dict[str, Any]]:
+def frames(response: httpx2.Response) -> Iterator[dict[str, Any]]:
     for line in response.iter_lines():
         yield json.loads(line)
 

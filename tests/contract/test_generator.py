@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import anyio
-import httpx
+import httpx2
 import pytest
 
 from rag.errors import GeneratorFailure, GeneratorTimeout
@@ -79,7 +79,7 @@ def of_endpoint(kind: str, request: pytest.FixtureRequest) -> Case:
             base_url=f"{chat.url}/v1",
             api_key="sk-very-secret",
             model=chat.model,
-            http_async_client=httpx.AsyncClient(trust_env=False),
+            http_async_client=httpx2.AsyncClient(trust_env=False),
         )
         return LangChainGenerator(model, options=server_options)
 

@@ -27,6 +27,11 @@ class FakeEndpoint:
     def url(self) -> str:
         return f"http://127.0.0.1:{self.port}"
 
+    @property
+    def open(self) -> int:
+        """How many connections are open."""
+        return sum(not task.done() for task in self.tasks)
+
     def accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.connections += 1
         self.tasks.append(asyncio.create_task(self.serve(reader, writer)))

@@ -238,6 +238,38 @@ def test_connections_are_reused(speaker: Speaker) -> None:
     assert anyio.run(run) == 1
 
 
+def test_callers_who_break_off_leave_no_connection_behind(speaker: Speaker) -> None:
+    callers, steps = 8, 40
+
+    async def run() -> None:
+        async with fake_endpoint(stream(speaker, speaker.text("a"), 0.002, speaker.finish)) as end:
+            generator = speaker.make(end.url)
+
+            async def call() -> None:
+                async for _ in generator.stream(PROMPT, deadline=time.monotonic() + 60):
+                    pass
+
+            async def caller() -> None:
+                await call()
+                for turns in range(steps):  # broken off after so many turns of the event loop
+                    task = asyncio.create_task(call())
+                    for _ in range(turns):
+                        await asyncio.sleep(0)
+                    task.cancel()
+                    await asyncio.gather(task, return_exceptions=True)
+
+            await asyncio.gather(*(caller() for _ in range(callers)))
+            async with asyncio.timeout(20):
+                while end.open > callers:
+                    await asyncio.sleep(0.01)
+            await generator.aclose()
+            async with asyncio.timeout(20):
+                while end.open:
+                    await asyncio.sleep(0.01)
+
+    anyio.run(run)
+
+
 THROTTLED = {"message": "Too many tokens"}
 MODEL_ERROR = b'{"Message": "m", "OriginalStatusCode": %d, "OriginalMessage": "cuda"}'
 EXCEPTIONS: list[tuple[str, dict[str, object], type[GeneratorFailure]]] = [

@@ -11,7 +11,7 @@ import socket
 import time
 
 import anyio
-import httpx
+import httpx2
 import pytest
 from raw_endpoint import (
     FakeEndpoint,
@@ -126,6 +126,7 @@ JSON = "application/json"
         (says(b'{"detail": "role"}', status="422 No", kind=JSON), GeneratorFailure, "role"),
         (says(b"moved", status="307 Away"), GeneratorProtocolError, "base URL"),
         (says(frame("a"), data(b"{not json")), GeneratorProtocolError, "not JSON"),
+        (says(frame("a"), data(b"x" * 2**21)), GeneratorProtocolError, "too long an event"),
         (says(data([1])), GeneratorProtocolError, "not an object"),
         (says(data({"choices": [1]})), GeneratorProtocolError, "choice"),
         (says(data({"choices": [{"delta": {"content": 5}}]})), GeneratorProtocolError, "content"),
@@ -335,12 +336,12 @@ def test_a_long_message_is_shortened() -> None:
 def test_base_urls(base: str, path: str) -> None:
     paths: list[str] = []
 
-    def answer(request: httpx.Request) -> httpx.Response:
+    def answer(request: httpx2.Request) -> httpx2.Response:
         paths.append(request.url.path)
-        return httpx.Response(200, json={"choices": [{"message": {"content": "x"}}]})
+        return httpx2.Response(200, json={"choices": [{"message": {"content": "x"}}]})
 
     async def ask() -> None:
-        async with httpx.AsyncClient(transport=httpx.MockTransport(answer)) as client:
+        async with httpx2.AsyncClient(transport=httpx2.MockTransport(answer)) as client:
             generator = OpenAIGenerator(base, "m", client=client)
             await collect(generator)
             await generator.aclose()

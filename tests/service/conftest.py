@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import httpx
+import httpx2
 import pytest
 import uvicorn
 
@@ -112,7 +112,7 @@ class Running:
         refusals = Refusals(service, metrics)
         self.server = Server(create_app(service, metrics, refusals=refusals, **options), refusals)
         self._thread = threading.Thread(target=self._run, daemon=True)
-        self.client = httpx.Client(base_url=self.url, timeout=60)
+        self.client = httpx2.Client(base_url=self.url, timeout=60)
 
     def _run(self) -> None:
         asyncio.run(self._serve())
@@ -134,11 +134,11 @@ class Running:
         self._thread.join(30)
         assert not self._thread.is_alive()
 
-    def ask(self, query: str = "How do I reset the lamp?", **fields: Any) -> httpx.Response:
+    def ask(self, query: str = "How do I reset the lamp?", **fields: Any) -> httpx2.Response:
         headers = fields.pop("headers", {})
         return self.client.post("/invocations", json={"query": query} | fields, headers=headers)
 
-    def post(self, body: bytes, content_type: str, **headers: str) -> httpx.Response:
+    def post(self, body: bytes, content_type: str, **headers: str) -> httpx2.Response:
         return self.client.post(
             "/invocations", content=body, headers={"content-type": content_type, **headers}
         )
@@ -345,13 +345,13 @@ class Process:
         command = [sys.executable, "-m", "rag", "serve"]
         with log.open("wb") as stream:
             self.process = subprocess.Popen(command, env=base | settings, stderr=stream)
-        self.client = httpx.Client(base_url=f"http://127.0.0.1:{self.port}", timeout=60)
+        self.client = httpx2.Client(base_url=f"http://127.0.0.1:{self.port}", timeout=60)
 
     def ping(self) -> int:
         """The status of /ping, or 0 while nothing listens."""
         try:
             return self.client.get("/ping").status_code
-        except httpx.TransportError:
+        except httpx2.TransportError:
             return 0
 
     def until(self, status: int) -> None:

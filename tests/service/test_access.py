@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import httpx
+import httpx2
 import pytest
 
 from indexer.build import BuildOptions, build
@@ -125,7 +125,7 @@ def openai_client(server: Any, key: str) -> Any:
     openai = pytest.importorskip("openai", reason="install rag-containers[dev]")
     return openai.OpenAI(
         base_url=f"{server.url}/v1", api_key=key, max_retries=0,
-        http_client=httpx.Client(trust_env=False),
+        http_client=httpx2.Client(trust_env=False),
     )  # fmt: skip
 
 

@@ -8,7 +8,7 @@ import threading
 from collections.abc import Iterator
 from typing import Any
 
-import httpx
+import httpx2
 import pytest
 
 from rag.service.routes import batch_parameters
@@ -173,7 +173,7 @@ def test_a_reply_that_breaks_off_does_not_look_whole(launch: Any) -> None:
             assert response.status_code == 200
             assert entered.wait(60)
             drained = asyncio.run_coroutine_threadsafe(running.service.drain(0.0), running.loop)
-            with pytest.raises(httpx.RemoteProtocolError):
+            with pytest.raises(httpx2.RemoteProtocolError):
                 response.read()
         go_on.set()
         drained.result(30)

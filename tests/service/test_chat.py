@@ -7,7 +7,7 @@ import socket
 import time
 from typing import Any
 
-import httpx
+import httpx2
 import pytest
 
 from rag.service.access import Access
@@ -22,17 +22,17 @@ TURNS = [
 
 def client(server: Any, **options: Any) -> Any:
     openai = pytest.importorskip("openai", reason="install rag-containers[dev]")
-    http = httpx.Client(trust_env=False)
+    http = httpx2.Client(trust_env=False)
     return openai.OpenAI(
         base_url=f"{server.url}/v1", max_retries=0, http_client=http,
         **{"api_key": "none"} | options,
     )  # fmt: skip
 
 
-def ask(server: Any, content: Any = QUESTION, **fields: Any) -> httpx.Response:
+def ask(server: Any, content: Any = QUESTION, **fields: Any) -> httpx2.Response:
     messages = fields.pop("messages", [{"role": "user", "content": content}])
     body = {"model": "m", "messages": messages, **fields}
-    response: httpx.Response = server.client.post("/v1/chat/completions", json=body)
+    response: httpx2.Response = server.client.post("/v1/chat/completions", json=body)
     return response
 
 
@@ -83,7 +83,7 @@ def test_langchain_talks_to_it(server: Any) -> None:
     openai = pytest.importorskip("langchain_openai", reason="install rag-containers[dev]")
     model = openai.ChatOpenAI(
         base_url=f"{server.url}/v1", api_key="none", model="any", max_retries=0,
-        http_client=httpx.Client(trust_env=False), stream_usage=True,
+        http_client=httpx2.Client(trust_env=False), stream_usage=True,
     )  # fmt: skip
     messages = [("system", "Be kind."), ("human", QUESTION)]
     whole = model.invoke(messages)

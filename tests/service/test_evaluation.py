@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import httpx
+import httpx2
 import pytest
 
 from eval.datasets import Dataset
@@ -66,4 +66,4 @@ def test_what_is_no_service_is_said_in_one_line(server) -> None:  # type: ignore
         ServiceRanker("http://127.0.0.1:9").time(["x"], Mode.SPARSE)
     with pytest.raises(EvaluationError, match="answered 404"):
         ServiceRanker(f"{server.url}/elsewhere").time(["x"], Mode.SPARSE)
-    assert httpx.get(f"{server.url}/ping").status_code == 200
+    assert httpx2.get(f"{server.url}/ping").status_code == 200

@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-import httpx
+import httpx2
 import pytest
 
 
@@ -47,10 +47,10 @@ def test_item_04_the_platforms_port_is_bound_and_no_other(
         RAG_PORT=str(process.port + 1),
         SAGEMAKER_BIND_TO_PORT=str(process.port + 2),
     )
-    other.client.base_url = httpx.URL(f"http://127.0.0.1:{process.port + 2}")
+    other.client.base_url = httpx2.URL(f"http://127.0.0.1:{process.port + 2}")
     other.until(200)
-    with pytest.raises(httpx.ConnectError):
-        httpx.get(f"http://127.0.0.1:{process.port + 1}/ping")
+    with pytest.raises(httpx2.ConnectError):
+        httpx2.get(f"http://127.0.0.1:{process.port + 1}/ping")
     process.until(200)
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-import httpx
+import httpx2
 import psutil
 import pytest
 
@@ -168,7 +168,7 @@ def openai_client(process: Any, key: str) -> Any:
     openai = pytest.importorskip("openai", reason="install rag-containers[dev]")
     return openai.OpenAI(
         base_url=f"{process.client.base_url}/v1", api_key=key, max_retries=0,
-        http_client=httpx.Client(trust_env=False, timeout=60),
+        http_client=httpx2.Client(trust_env=False, timeout=60),
     )  # fmt: skip
 
 

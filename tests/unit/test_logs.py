@@ -68,5 +68,6 @@ def test_text_that_is_not_unicode_is_logged_all_the_same(stream: io.StringIO) ->
 
 def test_below_the_level_nothing_is_written(stream: io.StringIO) -> None:
     logging.getLogger("a").debug("no")
-    logging.getLogger("httpx").info("GET http://endpoint/?key=secret")
+    for library in ("httpx", "httpx2"):
+        logging.getLogger(library).info("GET http://endpoint/?key=secret")
     assert stream.getvalue() == ""

@@ -17,7 +17,7 @@ from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
 from typing import Any, NamedTuple
 
-import httpx
+import httpx2
 
 from rag.errors import (
     ConfigurationError,
@@ -85,7 +85,7 @@ class AwsRuntime:
             raise ConfigurationError(
                 f"{service} cannot be reached: {error}; set RAG_GENERATOR_REGION"
             ) from error
-        self.url = httpx.URL(client.meta.endpoint_url)
+        self.url = httpx2.URL(client.meta.endpoint_url)
         self._region = client.meta.region_name
         self._signing_name = client.meta.service_model.signing_name
         self._bearer = os.environ.get(_BEARER.get(service, ""))
@@ -94,7 +94,7 @@ class AwsRuntime:
     async def answer(
         self,
         endpoint: Endpoint,
-        url: httpx.URL,
+        url: httpx2.URL,
         content: bytes,
         headers: Mapping[str, str],
         read: Read,
@@ -109,7 +109,7 @@ class AwsRuntime:
                 yield delta
 
     async def signed(
-        self, url: httpx.URL, body: bytes, headers: Mapping[str, str]
+        self, url: httpx2.URL, body: bytes, headers: Mapping[str, str]
     ) -> dict[str, str]:
         """`headers` with those that sign the request; GeneratorFailure without credentials."""
         if self._bearer:
@@ -148,7 +148,7 @@ class AwsEvent(NamedTuple):
     payload: bytes
 
 
-async def read_events(response: httpx.Response, deadline: float) -> AsyncGenerator[AwsEvent, None]:
+async def read_events(response: httpx2.Response, deadline: float) -> AsyncGenerator[AwsEvent, None]:
     """The events of a stream; raises the failure that an exception message names, and
     GeneratorProtocolError for bytes that are not framed.
     """
@@ -169,7 +169,7 @@ async def read_events(response: httpx.Response, deadline: float) -> AsyncGenerat
                 raise _failure_of_message(message.headers, message.payload)
 
 
-async def failure_of_response(response: httpx.Response, deadline: float) -> GeneratorFailure:
+async def failure_of_response(response: httpx2.Response, deadline: float) -> GeneratorFailure:
     """What a response other than 200 means."""
     body = await within(deadline, read_body(response))
     name = response.headers.get("x-amzn-errortype", "")

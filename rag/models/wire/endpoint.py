@@ -11,7 +11,7 @@ from contextlib import aclosing, asynccontextmanager
 from email.utils import parsedate_to_datetime
 from typing import Any, TypeVar
 
-import httpx
+import httpx2
 
 from rag.errors import (
     GeneratorFailure,
@@ -24,7 +24,7 @@ from rag.models.generator import Delta
 from rag.models.wire.chunks import Chunk, deltas
 
 T = TypeVar("T")
-Read = Callable[[httpx.Response, float], AsyncGenerator[Chunk, None]]
+Read = Callable[[httpx2.Response, float], AsyncGenerator[Chunk, None]]
 """What a response says, read by a deadline."""
 
 MARGIN_S = 0.05
@@ -50,13 +50,13 @@ class Endpoint:
         *,
         secrets: Iterable[str | None] = (),
         timeout_connect_s: float = 5.0,
-        client: httpx.AsyncClient | None = None,
+        client: httpx2.AsyncClient | None = None,
     ) -> None:
         self._secrets = [s for s in secrets if s and len(s) >= _SHORTEST_SECRET]
-        self._timeout = httpx.Timeout(None, connect=timeout_connect_s)
+        self._timeout = httpx2.Timeout(None, connect=timeout_connect_s)
         self._owns_client = client is None
-        self._client = client or httpx.AsyncClient(
-            limits=httpx.Limits(max_connections=None, max_keepalive_connections=64),
+        self._client = client or httpx2.AsyncClient(
+            limits=httpx2.Limits(max_connections=None, max_keepalive_connections=64),
             trust_env=False,
         )
 
@@ -67,11 +67,11 @@ class Endpoint:
 
     @asynccontextmanager
     async def post(
-        self, url: httpx.URL, content: bytes, headers: Mapping[str, str], *, deadline: float
-    ) -> AsyncIterator[httpx.Response]:
+        self, url: httpx2.URL, content: bytes, headers: Mapping[str, str], *, deadline: float
+    ) -> AsyncIterator[httpx2.Response]:
         """The response, its body unread; closed at the end, which stops the endpoint's work.
 
-        Whatever httpx raises in here becomes GeneratorUnavailable (refused, reset, ended early) or
+        Whatever httpx2 raises in here becomes GeneratorUnavailable (refused, reset, ended early) or
         GeneratorProtocolError (bytes that are not HTTP); GeneratorTimeout comes shortly before
         `deadline`, a `time.monotonic()` moment.
         """
@@ -85,12 +85,12 @@ class Endpoint:
                 yield response
             finally:
                 await response.aclose()
-        except httpx.HTTPError as error:
+        except httpx2.HTTPError as error:
             raise self._failure_of_transport(url, error) from error
 
     async def answer(
         self,
-        url: httpx.URL,
+        url: httpx2.URL,
         content: bytes,
         headers: Mapping[str, str],
         read: Read,
@@ -114,13 +114,15 @@ class Endpoint:
         message = re.sub(r"(?i)\b(bearer\s+|sk-)[\w.*~+/-]+", r"\1***", message)
         return type(failure)(message, retry_after_s=failure.retry_after_s)
 
-    def _failure_of_transport(self, url: httpx.URL, error: httpx.HTTPError) -> GeneratorFailure:
+    def _failure_of_transport(self, url: httpx2.URL, error: httpx2.HTTPError) -> GeneratorFailure:
         where = f"{url.host}:{url.port or url.scheme}"
-        if isinstance(error, httpx.ConnectTimeout):
+        if isinstance(error, httpx2.ConnectTimeout):
             what = f"did not accept a connection in {self._timeout.connect} s"
-        elif isinstance(error, httpx.ConnectError):
+        elif isinstance(error, httpx2.ConnectError):
             what = "refused the connection"
-        elif isinstance(error, httpx.DecodingError) or _is_not_http(error):
+        elif isinstance(error, httpx2.SSEError):
+            return GeneratorProtocolError(f"generator endpoint {where} sent too long an event")
+        elif isinstance(error, httpx2.DecodingError) or _is_not_http(error):
             return GeneratorProtocolError(
                 f"generator endpoint {where} does not speak HTTP properly"
             )
@@ -171,7 +173,7 @@ async def within(deadline: float, work: Coroutine[Any, Any, T]) -> T:
         ) from error
 
 
-async def read_body(response: httpx.Response) -> str:
+async def read_body(response: httpx2.Response) -> str:
     """The whole body as text; GeneratorProtocolError above MAX_BODY_BYTES."""
     parts, size = [], 0
     async for part in response.aiter_bytes():
@@ -184,7 +186,7 @@ async def read_body(response: httpx.Response) -> str:
     return b"".join(parts).decode("utf-8", "replace")
 
 
-def media_type(response: httpx.Response) -> str:
+def media_type(response: httpx2.Response) -> str:
     """The body's media type in lower case, without parameters."""
     kind: str = response.headers.get("content-type", "")
     return kind.partition(";")[0].strip().lower()
@@ -204,8 +206,8 @@ def _seconds(retry_after: str | None) -> float | None:
         return None
 
 
-def _is_not_http(error: httpx.HTTPError) -> bool:
+def _is_not_http(error: httpx2.HTTPError) -> bool:
     """Whether the bytes were not HTTP, rather than HTTP that stopped too early."""
-    if not isinstance(error, httpx.RemoteProtocolError):
+    if not isinstance(error, httpx2.RemoteProtocolError):
         return False
     return not re.search(r"disconnected|peer closed|connection closed", str(error), re.IGNORECASE)
