@@ -74,6 +74,7 @@ class Protocol(HttpToolsProtocol):
         """What has been received and not been parsed, of a question that is to be refused."""
         self._plain: Any = None
         """The transport as it is: a reply that is whole waits for nothing."""
+        self._quiet_since = 0.0
         self._watching: list[Callable[[], None]] = []
         self._lost = False
 
@@ -122,18 +123,35 @@ class Protocol(HttpToolsProtocol):
         reply = self.config.refusals.reply(data)
         if reply is None:
             return False
-        self._unset_keepalive_if_required()
+        # A sender who never sends the rest does not keep the connection for it either.
+        self._close_if_quiet()
         if reply is WAIT:
             self._held = data
-            # A sender who never sends the rest does not keep the connection for it.
-            self.timeout_keep_alive_task = self.loop.call_later(
-                self.timeout_keep_alive, self.timeout_keep_alive_handler
-            )
             return True
         default = b"".join(b"%s: %s\r\n" % pair for pair in self.server_state.default_headers)
         self._plain.write(b"".join((reply.head, default, b"\r\n", reply.body)))
-        self.on_response_complete()
+        self.server_state.total_requests += 1
         return True
+
+    def _close_if_quiet(self) -> None:
+        """Closes the connection when nothing has come for as long as it may be kept alive. A timer
+        that runs already is not stopped for it, which would cost a part of what a refusal does.
+        """
+        self._quiet_since = self.loop.time()
+        if self.timeout_keep_alive_task is None:
+            self._start_timer(self.timeout_keep_alive)
+
+    def timeout_keep_alive_handler(self) -> None:
+        left = self._quiet_since + self.timeout_keep_alive - self.loop.time()
+        if left > 0:
+            self._start_timer(left)
+        else:
+            super().timeout_keep_alive_handler()
+
+    def _start_timer(self, seconds: float) -> None:
+        self.timeout_keep_alive_task = self.loop.call_later(
+            seconds, self.timeout_keep_alive_handler
+        )
 
 
 class Config(uvicorn.Config):

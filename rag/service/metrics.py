@@ -91,8 +91,9 @@ class Metrics:
             "rag_index_stale", "1 while the root's current version is not the one that serves",
             registry=to,
         )  # fmt: skip
+        self._counters: dict[tuple[int, str], Counter] = {}
         self._known: dict[tuple[str, str], Histogram] = {}
-        """Those of `_stages` that were asked for before, by their labels."""
+        """Those of `_requests` and of `_stages` that were asked for before, by their labels."""
         self._of_bundles: list[MetricWrapperBase] = [
             self._requests, self._records, self._stages, self._first_token, self._degraded,
         ]  # fmt: skip
@@ -115,12 +116,16 @@ class Metrics:
         if bundle == THE_BUNDLE or bundle not in self._bundles:
             return
         self._bundles = self._bundles - {bundle}
-        self._known = {}
+        self._counters, self._known = {}, {}
         for metric in self._of_bundles:
             metric.remove_by_labels({"bundle": bundle})
 
     def request(self, status: int, bundle: str = THE_BUNDLE) -> None:
-        self._requests.labels(str(status), self._label(bundle)).inc()
+        label = self._label(bundle)
+        counter = self._counters.get((status, label))
+        if counter is None:
+            counter = self._counters[status, label] = self._requests.labels(str(status), label)
+        counter.inc()
 
     def record(self, status: int, bundle: str = THE_BUNDLE) -> None:
         self._records.labels(str(status), self._label(bundle)).inc()

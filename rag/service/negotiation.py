@@ -96,6 +96,8 @@ def sanitised(attributes: str) -> str:
     """The custom attributes as they may go back: printable ASCII, no longer than allowed, and
     without an API key.
     """
+    if not attributes:
+        return ""
     kept = _KEY.sub("", attributes)
     return "".join(c for c in kept if " " <= c <= "~").strip(" ,;")[:MAX_ATTRIBUTES_CHARS]
 

@@ -17,6 +17,7 @@ from rag.service.metrics import Metrics
 from rag.service.negotiation import (
     CUSTOM_ATTRIBUTES,
     JSON,
+    Headers,
     read_headers,
     request_id_of,
     sanitised,
@@ -93,21 +94,19 @@ class Refusals:
         head = _HEAD.match(request)
         if head is None:
             return None
-        noted = [
-            (name.lower(), value.strip()) for name, value in _NOTED.findall(request, 0, head.end())
-        ]
-        lengths = [value for name, value in noted if name == b"content-length"]
-        if len(lengths) != 1 or not lengths[0].isdigit():
+        found = _NOTED.findall(request, 0, head.end())
+        noted = {name.lower(): value.strip() for name, value in found}
+        stated = noted.pop(b"content-length", b"")
+        if len(noted) + 1 != len(found) or not stated.isdigit() or not noted.keys() <= _REPEATED:
             return None
-        repeated = [pair for pair in noted if pair[0] in _REPEATED]
-        if len(repeated) + 1 != len(noted):
-            return None
-        length, received = int(lengths[0]), len(request) - head.end()
+        length, received = int(stated), len(request) - head.end()
         if received > length:
             return None
         if received < length:
             return WAIT if length <= SHORT_BYTES else None
-        headers = read_headers(repeated)
+        attributes = noted.get(CUSTOM_ATTRIBUTES, b"").decode("latin-1")
+        named = noted.get(b"x-request-id", b"").decode("latin-1")
+        headers = Headers("", "", attributes, named, None)
         request_id = request_id_of(headers)
         problem = self.problem()
         content = problem.to_json(request_id)

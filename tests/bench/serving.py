@@ -29,8 +29,8 @@ from rag.models.onnx_embedder import OnnxEmbedder
 SETS = ("nfcorpus", "msmarco-dl-5k", "anthropic-docs", "cranfield")
 BATCH_TOKENS = (512, 1024, 2048, 4096)
 CLIENTS = (1, 8, 32, 64)
-FLOOD = 1600
-"""Connections of an overload."""
+FLOOD = 1152
+"""Connections of an overload: wrk looks at each one that waits to ask again whenever it does anything."""
 IN_FLIGHT = 1024
 """Requests that the service works on at once, by default."""
 

@@ -165,3 +165,17 @@ def test_who_never_sends_the_rest_is_hung_up_on(launch: Any, wires: Any) -> None
         wire = wires(running.port)
         wire.send(question()[:-5])
         assert wire.socket.recv(1) == b""
+
+
+def test_a_connection_on_which_refusals_go_on_stays_open(launch: Any, wires: Any) -> None:
+    with full(launch) as (running, _):
+        running.server.config.timeout_keep_alive = 1.0
+        wire = wires(running.port)
+        for _ in range(4):  # for longer than a quiet one would be kept
+            wire.send(question())
+            assert wire.reply()[0] == 429
+            time.sleep(0.5)
+        wire.socket.settimeout(20)
+        began = time.monotonic()
+        assert wire.socket.recv(1) == b""
+        assert time.monotonic() - began < 10
