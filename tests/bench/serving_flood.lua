@@ -1,11 +1,13 @@
 -- wrk: as serving_post.lua, but each connection waits DELAY_MS between a reply and its next request,
 -- so that a flood has the rate that is wanted, however fast it is refused.
+-- Requests are made once, before the flood: IDS of them, so many that an answer's id is its own.
 -- Prints one line of JSON: requests begun, seconds, and by status how many and their latencies, to
 -- a quarter of a millisecond; of latencies, the first second's are left out, in which all of the
 -- connections are opened.
 local ffi = require("ffi")
 ffi.cdef("typedef struct { long s; long us; } moment; int gettimeofday(moment *, void *);")
-local bodies, place, threads = {}, 0, {}
+local IDS = 32768
+local requests, place, threads = {}, 0, {}
 local now_at = ffi.new("moment")
 local begun, first = {}, nil
 sent, counts = 0, {}  -- counts by "status quarters"; wrk can hand over tables with string keys only
@@ -21,11 +23,15 @@ function setup(thread)
 end
 
 function init(args)
+  local bodies = {}
   for line in io.lines(os.getenv("QUERIES")) do bodies[#bodies + 1] = line end
-  place = offset * 7919
   pause = tonumber(os.getenv("DELAY_MS"))
   wrk.method = "POST"
   wrk.headers["Content-Type"] = "application/json"
+  for id = 1, IDS do
+    wrk.headers["X-Request-Id"] = tostring(id)
+    requests[id] = wrk.format(nil, nil, nil, bodies[(id + offset * 7919) % #bodies + 1])
+  end
 end
 
 function delay()
@@ -33,10 +39,9 @@ function delay()
 end
 
 function request()
-  place, sent = place + 1, sent + 1
-  begun[sent] = now()
-  wrk.headers["X-Request-Id"] = tostring(sent)
-  return wrk.format(nil, nil, nil, bodies[place % #bodies + 1])
+  place, sent = place % IDS + 1, sent + 1
+  begun[place] = now()
+  return requests[place]
 end
 
 function response(status, headers, body)
