@@ -15,7 +15,7 @@ from rag.errors import OutOfMemory
 SHARE = 0.9
 """Of the container's memory, what bundles and the process together may take."""
 COLLECT_EVERY_S = 30.0
-"""Often enough for the few connections that cycles hold, seldom enough for the pause it takes."""
+"""Often enough for the little that calls leave which were broken off."""
 YOUNG_OBJECTS = 100_000
 """That may be made, beyond those that are freed, before the collector looks at them: more than all
 the requests are made of that wait in a full service.
@@ -50,37 +50,34 @@ def spare_collector() -> None:
 
 
 def keep() -> None:
-    """What is in memory now is there to stay: until `release` or the next regular collection the
-    collector looks at none of it.
+    """What is in memory now is there to stay: until `release` the collector looks at none of it.
 
     A full collection goes over all that libraries and a bundle consist of, and holds every request
-    up meanwhile; a busy service would make one every second.
+    up meanwhile, for a tenth of a second; a busy service would make one every second.
     """
     gc.freeze()
 
 
 async def collect_regularly() -> None:
-    """Frees cycles that nobody uses, for ever, those of what is kept too: calls that were broken
-    off may hold a connection.
+    """Frees cycles that nobody uses, for ever, but for those of what is kept: that takes a few
+    milliseconds.
     """
     while True:
         await asyncio.sleep(COLLECT_EVERY_S)
-        _collect()
+        gc.collect()
 
 
 def release() -> None:
-    """Frees what nobody uses any more and gives it back to the system; blocks."""
-    _collect()
+    """Frees what nobody uses any more, of what was kept too, and gives it back to the system;
+    blocks.
+    """
+    gc.unfreeze()
+    gc.collect()
+    keep()
     try:
         ctypes.CDLL(None).malloc_trim(0)
     except AttributeError:  # not glibc: its allocator gives back on its own
         return
-
-
-def _collect() -> None:
-    gc.unfreeze()
-    gc.collect()
-    keep()
 
 
 @dataclass(frozen=True, slots=True)

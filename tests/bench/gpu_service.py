@@ -53,7 +53,7 @@ def measure(served: Served, name: str, count: int) -> Iterator[Line]:
     one = Alone(served.port)
     for leg in LEGS:
         asked = bodies(count, leg)
-        times = [one.ask(body) for body in asked][count // 10 :]
+        times = [one.ask(body)[0] for body in asked][count // 10 :]
         p50, p99 = np.percentile(times, [50, 99])
         stages = stage_times(served.port, bodies(count, leg, start=count)[:50])
         yield {
@@ -96,7 +96,7 @@ def at_once(port: int, asked: Sequence[bytes]) -> tuple[float, float, float]:
 
     def client(number: int) -> list[float]:
         alone = Alone(port)
-        times = [alone.ask(body) for body in asked[number::CLIENTS]]
+        times = [alone.ask(body)[0] for body in asked[number::CLIENTS]]
         alone.close()
         return times
 

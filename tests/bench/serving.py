@@ -30,7 +30,7 @@ SETS = ("nfcorpus", "msmarco-dl-5k", "anthropic-docs", "cranfield")
 BATCH_TOKENS = (512, 1024, 2048, 4096)
 CLIENTS = (1, 8, 32, 64)
 FLOOD = 1152
-"""Connections of an overload: wrk looks at each one that waits to ask again whenever it does anything."""
+"""Connections of an overload; wrk goes over all that wait to ask again whenever it does a thing."""
 IN_FLIGHT = 1024
 """Requests that the service works on at once, by default."""
 
@@ -73,22 +73,26 @@ def offline_rate(bundle: Path, queries: list[str], precision: str) -> float:
 def unloaded(
     embedder: OnnxEmbedder, service: Served, queries: list[str], bodies: list[bytes]
 ) -> Any:
-    """p50 of single requests beside the encoder's own time for the same queries, in turns."""
+    """p50 of single requests beside the encoder's own time for the same queries, in turns; and
+    medians of what the replies say of it, `outside` being what they do not know of.
+    """
     client = Alone(service.port)
-    own, whole = [], []
+    own, whole, parts = [], [], []
     for place, (query, body) in enumerate(zip(queries, bodies, strict=True)):
         began = time.perf_counter()
         embedder.embed_queries([query])
         took = (time.perf_counter() - began) * 1e3
-        asked = client.ask(body)
+        asked, timings = client.ask(body)
         if place >= 20:
             own.append(took)
             whole.append(asked)
+            parts.append(timings | {"outside": asked - timings["total"]})
     client.close()
     more = statistics.median(w - o for w, o in zip(whole, own, strict=True))
     return {
         "encoder_p50_ms": statistics.median(own), "service_p50_ms": statistics.median(whole),
         "difference_p50_ms": more,
+        "parts_ms": {name: statistics.median(p[name] for p in parts) for name in parts[0]},
     }  # fmt: skip
 
 

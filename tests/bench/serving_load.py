@@ -107,8 +107,10 @@ class Alone:
         self._socket = socket.create_connection(("127.0.0.1", port))
         self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
-    def ask(self, body: bytes) -> float:
-        """Milliseconds until the whole reply is there; SystemExit unless it is a 200."""
+    def ask(self, body: bytes) -> tuple[float, dict[str, float]]:
+        """Milliseconds until the whole reply is there, and what it says of where they went;
+        SystemExit unless it is a 200.
+        """
         request = request_bytes(body)
         began = time.perf_counter()
         self._socket.sendall(request)
@@ -121,7 +123,7 @@ class Alone:
         took = (time.perf_counter() - began) * 1e3
         if not data.startswith(b"HTTP/1.1 200"):
             raise SystemExit(data.decode())
-        return took
+        return took, json.loads(data[end + 4 :])["timings_ms"]
 
     def close(self) -> None:
         self._socket.close()

@@ -23,6 +23,15 @@ def collector_as_it_was() -> object:
     gc.set_threshold(*thresholds)
 
 
+async def collecting_once() -> None:
+    """One regular collection."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(memory, "COLLECT_EVERY_S", 0.0)
+        collecting = asyncio.create_task(memory.collect_regularly())
+        await asyncio.sleep(0.05)
+        collecting.cancel()
+
+
 def test_what_is_kept_is_not_looked_at_until_memory_is_released() -> None:
     memory.spare_collector()
     node = Node()
@@ -30,6 +39,8 @@ def test_what_is_kept_is_not_looked_at_until_memory_is_released() -> None:
     memory.keep()
     del node
     gc.collect()
+    assert there() is not None
+    asyncio.run(collecting_once())
     assert there() is not None
     memory.release()
     assert there() is None
