@@ -109,6 +109,17 @@ def test_loops_were_compiled_ahead_and_nothing_needs_numba(engine: Any, image: s
     assert re.fullmatch(r"None None\ncompiled ahead by Numba [\d.]+ for [\w-]+\n", said)
 
 
+def test_certificate_authorities_are_there(engine: Any, image: str) -> None:
+    # Of a folder of certificates, those that are needed are read when they are.
+    code = (
+        "import httpx2, os, ssl; folder = ssl.get_default_verify_paths().openssl_capath;"
+        "read = httpx2.create_ssl_context(trust_env=False).get_ca_certs();"
+        "print(len(read) or len(os.listdir(folder)))"
+    )
+    said = engine.call("run", "--rm", "--entrypoint", "/opt/venv/bin/python", image, "-c", code)
+    assert int(said) > 50
+
+
 def test_the_inference_image_is_small(engine: Any, inference: str) -> None:
     found = json.loads(engine.call("image", "inspect", inference))[0]
     assert found["Size"] <= LARGEST_MB * MB, f"{found['Size'] / MB:.0f} MB"

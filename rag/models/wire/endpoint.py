@@ -40,9 +40,9 @@ class Endpoint:
     """A pool of connections to one endpoint.
 
     `secrets` never stand in a failure's message. `timeout_connect_s` bounds opening a connection;
-    all else is bounded by each request's deadline. Proxy settings and certificates of the
-    environment are not read: a `client` of one's own brings them, and is then closed by whoever
-    made it.
+    all else is bounded by each request's deadline. The certificate authorities are the
+    system's. Proxy settings and certificates that environment variables name are not read: a
+    `client` of one's own brings them, and is then closed by whoever made it.
     """
 
     def __init__(
